@@ -1,0 +1,64 @@
+"""The errors that a user sees, and the one form in which they are told.
+
+`what was given: what is wrong; what to do`, on one line. Bad input is a UserError (exit code 2), a thing that
+went wrong on good input is a Failure (exit code 1). Both derive from the built-in error that Python's users
+expect, so that `except ValueError` works without this module.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def one_line(text: object) -> str:
+    """`text` on one line: whatever a file name or a library's message holds."""
+    return " ".join(str(text).split())
+
+
+def listing(names: Iterable[str]) -> str:
+    """The names as a person lists them: 'a, b or c'."""
+    *most, last = names
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+class UserError(ValueError):
+    """Bad input: what was given, what is wrong with it and what to do."""
+
+    exit_code = 2
+
+    def __init__(self, given: object, problem: str) -> None:
+        super().__init__(one_line(f"{given}: {problem}"))
+
+
+class Failure(RuntimeError):
+    """Good input, and it went wrong all the same: a full disk, a lock that is held, data out of reach."""
+
+    exit_code = 1
+
+    def __init__(self, given: object, problem: str) -> None:
+        super().__init__(one_line(f"{given}: {problem}"))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A training was told to stop; its message says what is saved and how to go on."""
+
+
+def explain(error: Any, name_of: Callable[[str], str]) -> UserError:
+    """A pydantic ValidationError -> the first thing wrong, in our form.
+
+    `name_of` tells what the user knows a field as: a flag, a variable.
+    """
+    first = error.errors()[0]
+    limits = first.get("ctx", {})
+    problem = {
+        "greater_than_equal": "is too small; give at least {ge}",
+        "greater_than": "is too small; give more than {gt}",
+        "less_than_equal": "is too large; give at most {le}",
+        "less_than": "is too large; give less than {lt}",
+        "finite_number": "is no finite number; give one",
+        "literal_error": "is not known; give {expected}",
+        "bool_parsing": "is neither true nor false; give true, false, yes, no, on, off, 1 or 0",
+        "extra_forbidden": "is not known; leave it out",
+    }.get(first["type"], first["msg"].removeprefix("Value error, ") + "; mend it")
+    if not first["loc"]:
+        return UserError("settings", problem)
+    return UserError(f"{name_of(str(first['loc'][0]))} {first['input']}", problem.format(**limits))

@@ -1,0 +1,85 @@
+"""Files that are written whole or not at all, and that tell when they were damaged."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fmnist.errors import Failure, UserError
+
+_DIGEST_LENGTH = 64
+_SEAL = b"fmnist sealed sha256 "
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256, as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries (a rename in it) outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Replace `path` by `content` in one step: whoever looks, also after a crash, sees the old or the new.
+
+    Raises Failure when it cannot be written; the old content then stands.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        reason = error.strerror or error
+        raise Failure(
+            path, f"cannot be written ({reason}); make room or mend the folder, what it held stands"
+        ) from error
+
+
+def write_sealed(path: Path, content: bytes) -> None:
+    """`write_whole` with a digest in front, so that `read_sealed` notices any damage."""
+    write_whole(path, _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+def read_sealed(path: Path) -> bytes:
+    """The content that `write_sealed` wrote. Raises Failure when a bit of it has changed."""
+    raw = path.read_bytes()
+    start = len(_SEAL) + _DIGEST_LENGTH + 1
+    head, content = raw[:start], raw[start:]
+    if head != _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n":
+        raise Failure(path, "is damaged: its SHA-256 is not the one it was written with; restore it or start anew")
+    return content
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made where it is missing. Raises UserError when it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(path, f"cannot be made a folder ({error.strerror}); choose another place") from error
+    return path
+
+
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A temporary folder in `parent`, removed at the end with all that is still in it."""
+    folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=make_folder(parent)))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,51 @@
+"""WHERE things are and what may be used: one table, read from the environment.
+
+Every row is a variable, `FMNIST_` and the field's name in capitals. Only `workspace.py` reads it.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "FMNIST_"
+
+
+def checkout_root(start: Path) -> Path | None:
+    """The folder at or above `start` that is a checkout of this project, if there is one."""
+    for folder in (start, *start.parents):
+        if (folder / "fmnist" / "settings.py").is_file() and (folder / "pyproject.toml").is_file():
+            return folder
+    return None
+
+
+def _base() -> Path:
+    here = Path.cwd()
+    return checkout_root(here) or here
+
+
+class Settings(BaseSettings):
+    """The table of settings."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    home: Path = Field(
+        default_factory=lambda: _base() / "var", description="everything that runs write: data cache, runs, models"
+    )
+    data: Path = Field(
+        default_factory=lambda: _base() / "data",
+        description="where data sets are dropped in: two CSV or four IDX files",
+    )
+    download: bool = Field(True, description="whether data that are not there may be fetched")
+    connect_timeout: float = Field(5, gt=0, le=300, description="seconds to wait for a download address to connect")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_unknown_names(cls, values: Any) -> Any:
+        known = {PREFIX + name.upper() for name in cls.model_fields}
+        for name in sorted(os.environ):
+            if name.upper().startswith(PREFIX) and name.upper() not in known:
+                raise ValueError(f"there is no setting {name}; there are {', '.join(sorted(known))}")
+        return values
