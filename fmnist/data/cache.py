@@ -1,0 +1,62 @@
+"""Data sets as they come out of `make_dataset`, kept so that a later start maps them into memory at once."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmnist.data.dataset import SPLIT_SEED, SPLITS, Dataset, Split
+from fmnist.files import scratch_folder, sha256_of, write_whole
+
+_FORMAT = 1
+_MANIFEST = "manifest.json"
+
+
+class DamagedCacheError(Exception):
+    """An entry is not what was written."""
+
+
+def entry(root: Path, key: str) -> Path:
+    """Where the data set with this key is kept; another format or split is another entry."""
+    return root / f"{key}-{_FORMAT}.{SPLIT_SEED}"
+
+
+def save(dataset: Dataset, folder: Path) -> None:
+    """Keep `dataset` as `folder`, whole or not at all."""
+    with scratch_folder(folder.parent) as scratch:
+        for name in SPLITS:
+            split = dataset.split(name)
+            np.save(scratch / f"{name}_images.npy", split.images)
+            np.save(scratch / f"{name}_labels.npy", split.labels)
+        manifest = {
+            "name": dataset.name,
+            "source": dataset.source,
+            "digest": dataset.digest,
+            "class_names": dataset.class_names,
+            "files": {path.name: sha256_of(path) for path in sorted(scratch.glob("*.npy"))},
+        }
+        write_whole(scratch / _MANIFEST, json.dumps(manifest, indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        scratch.chmod(0o755)  # a scratch folder is its maker's alone; what it holds here is public data
+        scratch.rename(folder)
+
+
+def load(folder: Path) -> Dataset:
+    """The data set kept as `folder`, its arrays mapped. Raises DamagedCacheError."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        for name, digest in manifest["files"].items():
+            if sha256_of(folder / name) != digest:
+                raise DamagedCacheError(f"{folder / name} has changed")
+        parts = {name: Split(*(_map(folder, name, kind) for kind in ("images", "labels"))) for name in SPLITS}
+        names = tuple(manifest["class_names"])
+        return Dataset(manifest["name"], manifest["source"], manifest["digest"], names, **parts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedCacheError(f"{folder} cannot be read") from error
+
+
+def _map(folder: Path, split: str, kind: str) -> Any:
+    return np.load(folder / f"{split}_{kind}.npy", mmap_mode="r")
