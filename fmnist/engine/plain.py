@@ -1,0 +1,184 @@
+"""The training loop, written to be read: one path for CPU and CUDA.
+
+The whole data set lies on the device as bytes; a step gathers a batch, mirrors half of it, and does forward,
+backward and update. All randomness follows from (seed, epoch), so any epoch can be done again from the state
+before it, to the bit.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fmnist.data.dataset import Split
+from fmnist.errors import UserError
+from fmnist.models import find_model, seed_dropout
+from fmnist.recipe import Precision, TrainConfig
+from fmnist.scores import Evaluation, confusion_matrix
+
+EVALUATION_BATCH = 1000
+
+
+class EpochResult(NamedTuple):
+    """What an epoch of training gave, over all its images, as it went (dropout on)."""
+
+    loss: float
+    accuracy: float
+    images: int
+    seconds: float
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` -> a device that is there, or UserError."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"device {name!r}", "there is no such device; choose auto, cpu or cuda")
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("device 'cuda'", "PyTorch sees no CUDA device here; choose auto or cpu")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 itself; in software it is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return any(torch.cpu.get_capabilities().get(f"{unit}_bf16", False) for unit in ("avx512", "amx"))
+
+
+def choose_precision(name: Precision, device: torch.device) -> torch.dtype:
+    """`auto`, `fp32` or `bf16` -> the type in which products are computed; weights are always float32."""
+    bf16 = name == "bf16" or (name == "auto" and has_bf16(device))
+    return torch.bfloat16 if bf16 else torch.float32
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """The step size for step 0 <= `step` < `steps` of a whole training."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    done, climb = (step + 0.5) / steps, 0.2
+    if done < climb:
+        return config.learning_rate * (0.04 + 0.96 * done / climb)
+    return config.learning_rate * (1 + math.cos(math.pi * (done - climb) / (1 - climb))) / 2
+
+
+class Engine:
+    """One model in training. `state()` and `load_state()` move all of it as named tensors."""
+
+    def __init__(self, config: TrainConfig, classes: int, device: str = "auto") -> None:
+        self.config = config
+        self.device = choose_device(device)
+        self.precision = choose_precision(config.precision, self.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            model = find_model(config.model)(classes, config.dropout)
+        self.model: nn.Module = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = self._make_optimizer()
+        self.step = 0
+        self.rate = 0.0
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        kernels = [p for p in self.model.parameters() if p.dim() > 1]
+        others = [p for p in self.model.parameters() if p.dim() <= 1]
+        groups = [
+            {"params": kernels, "weight_decay": self.config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, fused=True)
+
+    def train_epoch(self, data: Split, epoch: int, on_step: Callable[[int], None] = lambda images: None) -> EpochResult:
+        """Train on every image once, in an order that follows from (seed, epoch).
+
+        `on_step` is called after each step with the number of images so far.
+        """
+        started = time.perf_counter()
+        config, count = self.config, len(data)
+        rng = np.random.default_rng((config.seed, epoch))
+        seed_dropout(self.model, (config.seed, epoch, 1))
+        images, labels = self._resident(data)
+        order = torch.from_numpy(rng.permutation(count)).to(self.device)
+        flips = torch.from_numpy(rng.random(count) < 0.5).to(self.device)
+        batches = [
+            b for b in torch.split(order, config.batch_size) if len(b) > 1
+        ]  # a lone image has no batch statistics
+        steps = len(batches) * config.epochs
+        loss_sum = torch.zeros((), device=self.device)
+        correct = torch.zeros((), device=self.device, dtype=torch.int64)
+        self.model.train()
+        done = 0
+        for batch in batches:
+            x, y = images[batch], labels[batch]
+            if config.flip:
+                x = torch.where(flips[batch, None, None], x.flip(-1), x)
+            self.rate = learning_rate(config, self.step, steps)
+            logits, loss = self._train_step(x, y)
+            loss_sum += loss * len(batch)
+            correct += (logits.argmax(1) == y).sum()
+            done += len(batch)
+            on_step(done)
+        total = float(loss_sum) / done
+        return EpochResult(total, int(correct) / done, done, time.perf_counter() - started)
+
+    def _train_step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One update. images: uint8 [B, 28, 28]; gives the logits [B, C] and the loss, detached."""
+        self.optimizer.zero_grad()
+        logits = self._forward(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.step += 1
+        for group in self.optimizer.param_groups:
+            # Keras adds its epsilon (1e-7) before it corrects the second moment's bias, PyTorch after.
+            group["lr"], group["eps"] = self.rate, 1e-7 / math.sqrt(1 - group["betas"][1] ** self.step)
+        self.optimizer.step()
+        return logits.detach(), loss.detach()
+
+    def _forward(self, images: Tensor) -> Tensor:
+        x = images.unsqueeze(1).float() / 255
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16):
+            logits: Tensor = self.model(x.to(memory_format=torch.channels_last))
+        return logits.float()
+
+    def _resident(self, data: Split) -> tuple[Tensor, Tensor]:
+        return torch.tensor(data.images, device=self.device), torch.tensor(data.labels, device=self.device)
+
+    @torch.inference_mode()
+    def evaluate(self, data: Split) -> Evaluation:
+        """Loss and confusion matrix over the whole of `data`, dropout off."""
+        self.model.eval()
+        images, labels = self._resident(data)
+        logits = torch.cat([self._forward(batch) for batch in torch.split(images, EVALUATION_BATCH)])
+        loss = float(F.cross_entropy(logits, labels))
+        predicted = logits.argmax(1).cpu().numpy()
+        return Evaluation(loss, confusion_matrix(data.labels, predicted, logits.shape[1]))
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the next epoch depends on, by name: `model/…`, `optimizer/…/…` and `step`. No copies."""
+        tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for part, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer/{part}/{name}"] = value
+        return tensors | {"step": torch.tensor(self.step)}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state()` gave."""
+        self.load_weights({n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")})
+        for name, parameter in self.model.named_parameters():
+            parts = [n.split("/")[1] for n in tensors if n.startswith("optimizer/") and n.endswith(f"/{name}")]
+            self.optimizer.state[parameter] = {
+                part: self._like(parameter, tensors[f"optimizer/{part}/{name}"]) for part in parts
+            }
+        self.step = int(tensors["step"])
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Replace the model's weights and moving statistics."""
+        self.model.load_state_dict(dict(weights))
+
+    def _like(self, parameter: Tensor, value: Tensor) -> Tensor:
+        """`value` on the device, and where it has the parameter's shape, laid out in memory as that is."""
+        if value.shape != parameter.shape:
+            return value.to(self.device)
+        return torch.empty_like(parameter, requires_grad=False).copy_(value)

@@ -1,0 +1,257 @@
+"""Architectures by name: a model is one function that returns a module.
+
+A model takes float images [N, 1, 28, 28] in 0..1 and gives logits [N, classes].
+`cnn` is the original's network, layer for layer, with the semantics of Keras.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fmnist.errors import UserError, listing
+
+ModelFunction = Callable[[int, float], nn.Module]
+"""(number of classes, factor on the model's own dropout rates) -> module."""
+
+_MODELS: dict[str, ModelFunction] = {}
+MODELS: Mapping[str, ModelFunction] = MappingProxyType(_MODELS)
+
+
+def model(name: str) -> Callable[[ModelFunction], ModelFunction]:
+    """Decorator: offer a function as the architecture `name`."""
+
+    def register(function: ModelFunction) -> ModelFunction:
+        _MODELS[name] = function
+        return function
+
+    return register
+
+
+def find_model(name: str) -> ModelFunction:
+    """The architecture called `name`, or the function at an import path, `package.module:function`.
+
+    Raises UserError if there is none.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    module_name, colon, attribute = name.partition(":")
+    if not colon:
+        raise UserError(
+            f"model {name!r}", f"there is no such model; choose {listing(MODELS)}, or module:function of your own"
+        )
+    try:
+        function = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"model {name!r}", f"cannot be imported ({error}); give it as module:function") from error
+    if not callable(function):
+        raise UserError(f"model {name!r}", "is no function; give one that takes (classes, dropout)")
+    return cast(ModelFunction, function)
+
+
+class Dropout(nn.Module):
+    """Dropout whose masks cost little on a CPU.
+
+    `nn.Dropout` draws one Bernoulli variate a unit, one after the other, which takes half of a training
+    step at this network's rates. Here one 64-bit draw decides eight units, a byte each, so the rate is
+    rounded to 1/256; the scale uses the rounded rate, which keeps the expectation exact.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.dropped = round(rate * 256)  # of 256
+        self.rng = np.random.Generator(np.random.SFC64())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.dropped == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.rate)
+        draws = self.rng.integers(0, 2**64, size=(x.numel() + 7) // 8, dtype=np.uint64)
+        kept = torch.from_numpy(draws.view(np.uint8))[: x.numel()] >= self.dropped
+        # The mask is laid out as x lies in memory, so that the product walks both in order.
+        mask = torch.as_strided(kept, x.shape, x.stride()) if x.dim() == 4 else kept.view(x.shape)
+        return x * mask * (256 / (256 - self.dropped))
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:g}"
+
+
+def seed_dropout(module: nn.Module, seed: tuple[int, ...]) -> None:
+    """Start every dropout layer of `module` on a stream of its own that follows from `seed`."""
+    layers = [layer for layer in module.modules() if isinstance(layer, Dropout)]
+    for layer, child in zip(layers, np.random.SeedSequence(seed).spawn(len(layers)), strict=True):
+        layer.rng = np.random.Generator(np.random.SFC64(child))
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalization as Keras does it: epsilon 1e-3, momentum .99, and a moving variance that averages
+    the biased variances of the batches (PyTorch's averages the unbiased ones). Takes [N, C] and [N, C, H, W].
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, eps=1e-3, momentum=0.01)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        assert input.dim() in (2, 4), input.shape
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        count, keep = input.numel() // input.shape[1], 1 - self.momentum
+        unbiased = self.running_var.clone()
+        output = F.batch_norm(input, self.running_mean, unbiased, self.weight, self.bias, True, self.momentum, self.eps)
+        with torch.no_grad():  # `unbiased` is now keep*before + momentum*variance: take count-1 of count parts of it
+            self.running_var.copy_(unbiased.lerp(keep * self.running_var, 1 / count))
+        return output
+
+
+class Flatten(nn.Module):
+    """[N, C, H, W] -> [N, H*W*C], the order of Keras; in the channels-last format it moves no data."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+def _with_keras_init(module: nn.Module, first: nn.Module) -> None:
+    """He-normal for the first kernel, Glorot-uniform for the others, zero biases (all truncated as in Keras)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            if layer is first:
+                fan_in = layer.weight[0].numel()
+                # Keras truncates at two standard deviations and divides by what that leaves of the deviation.
+                std = (2 / fan_in) ** 0.5 / 0.87962566103423978
+                nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+            else:
+                nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+class Cnn(nn.Module):
+    """The original's network: 246,666 parameters as Keras counts them, 244,106 of them trainable."""
+
+    def __init__(self, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3)
+        self.norm1 = BatchNorm(32)
+        self.pool1 = nn.MaxPool2d(2)
+        self.dropout1 = Dropout(0.25 * dropout)
+        self.norm2 = BatchNorm(32)
+        self.conv2 = nn.Conv2d(32, 64, 3)
+        self.pool2 = nn.MaxPool2d(2)
+        self.dropout2 = Dropout(0.25 * dropout)
+        self.norm3 = BatchNorm(64)
+        self.conv3 = nn.Conv2d(64, 128, 3)
+        self.dropout3 = Dropout(0.4 * dropout)
+        self.flatten = Flatten()
+        self.norm4 = BatchNorm(128 * 3 * 3)
+        self.dense1 = nn.Linear(128 * 3 * 3, 128)
+        self.dropout4 = Dropout(0.3 * dropout)
+        self.dense2 = nn.Linear(128, classes)
+        _with_keras_init(self, first=self.conv1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.dropout1(self.pool1(self.norm1(F.relu(self.conv1(x)))))
+        x = self.dropout2(self.pool2(F.relu(self.conv2(self.norm2(x)))))
+        x = self.dropout3(F.relu(self.conv3(self.norm3(x))))
+        x = self.dropout4(F.relu(self.dense1(self.norm4(self.flatten(x)))))
+        return cast(Tensor, self.dense2(x))
+
+
+@model("cnn")
+def cnn(classes: int, dropout: float) -> nn.Module:
+    """The original's network."""
+    return Cnn(classes, dropout)
+
+
+class _ConvNorm(nn.Sequential):
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+        super().__init__(conv, BatchNorm(channels_out), nn.ReLU())
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_ConvNorm(channels, channels), _ConvNorm(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast(Tensor, self.body(x))
+
+
+class _Head(nn.Module):
+    """Largest value of each channel -> dropout -> logits, scaled down so that early softmaxes stay soft."""
+
+    def __init__(self, channels: int, classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = Dropout(0.2 * dropout)
+        self.dense = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.dense(self.dropout(x.amax((2, 3))))) / 8
+
+
+@model("resnet")
+def resnet(classes: int, dropout: float) -> nn.Module:
+    """A small residual network: more accurate, slower."""
+    return nn.Sequential(
+        _ConvNorm(1, 16),
+        _ConvNorm(16, 32),
+        nn.MaxPool2d(2),
+        _Residual(32),
+        _ConvNorm(32, 64),
+        nn.MaxPool2d(2),
+        _ConvNorm(64, 64),
+        nn.MaxPool2d(2),
+        _Residual(64),
+        _Head(64, classes, dropout),
+    )
+
+
+class Layer(NamedTuple):
+    """A row of the layer table."""
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    parameters: int
+    """Trainable ones and moving statistics, as Keras counts them."""
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """(all, trainable): all includes the moving statistics of batch normalization, as in Keras."""
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    statistics = sum(b.numel() for b in module.buffers() if b.is_floating_point())
+    return trainable + frozen + statistics, trainable
+
+
+def layer_table(module: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28)) -> list[Layer]:
+    """The layers of `module` in the order in which they run; shapes are without the batch's dimension."""
+    layers: list[Layer] = []
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            layers.append(Layer(name, type(layer).__name__, tuple(output.shape[1:]), count_parameters(layer)[0]))
+
+        return hook
+
+    leaves = [(name, layer) for name, layer in module.named_modules() if not list(layer.children())]
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in leaves]
+    was_training = module.training
+    try:
+        with torch.inference_mode():
+            module.eval()(torch.zeros(1, *input_shape, device=next(module.parameters()).device))
+    finally:
+        module.train(was_training)
+        for handle in hooks:
+            handle.remove()
+    return layers

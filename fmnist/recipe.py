@@ -1,0 +1,66 @@
+"""WHAT is trained: TrainConfig, a value, and the recipes that have a name.
+
+Where a run finds its data and on which device it runs are arguments of `train()`, not part of a recipe.
+"""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fmnist.errors import UserError, listing
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides what a training on given data ends with. The defaults are the recipe `fast`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    recipe: str = Field("fast", description="the name under which these values started out")
+    model: str = Field("cnn", min_length=1, description="the architecture: a name in models.py, or module:function")
+    epochs: int = Field(16, ge=1, description="passes over the training images, at most; the schedule spans them")
+    batch_size: int = Field(256, ge=2, description="images a step; batch normalization needs two at least")
+    learning_rate: float = Field(4e-3, gt=0, description="the schedule's highest step size")
+    schedule: Literal["constant", "onecycle"] = Field(
+        "onecycle", description="onecycle climbs and then falls to nothing, which is what makes short runs good"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="decoupled pull of kernels to zero (biases and norms are free)")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    dropout: float = Field(0.5, ge=0, le=2, description="factor on the model's own rates: short runs underfit at 1")
+    flip: bool = Field(True, description="mirror half of the images: most garments look the same from both sides")
+    patience: int | None = Field(None, ge=1, description="stop after so many epochs without a lower validation loss")
+    keep: Literal["last", "best"] = Field(
+        "last", description="whose weights: the last epoch's, or the lowest val_loss's"
+    )
+    precision: Precision = Field("auto", description="bf16 where the processor has it in hardware, else fp32")
+    seed: int = Field(0, ge=0, lt=2**32, description="start of all randomness but for the split's")
+
+    def differences(self, other: Self) -> dict[str, tuple[Any, Any]]:
+        """The fields in which `other` differs: name -> (own value, the other's)."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+
+ORIGINAL = TrainConfig(
+    recipe="original",
+    epochs=100,
+    batch_size=2000,
+    learning_rate=1e-3,
+    schedule="constant",
+    weight_decay=0,
+    dropout=1,
+    flip=False,
+    patience=10,
+    keep="best",
+)
+
+RECIPES = {"fast": TrainConfig(), "original": ORIGINAL}
+"""`original` is the original's training: Adam at 1e-3, early stop, no augmentation. `fast` is ours."""
+
+
+def make_config(recipe: str = "fast", **changes: Any) -> TrainConfig:
+    """The named recipe with some fields changed. Raises UserError or pydantic's ValidationError (a ValueError)."""
+    if recipe not in RECIPES:
+        raise UserError(f"recipe {recipe!r}", f"there is no such recipe; choose {listing(RECIPES)}")
+    return TrainConfig(**(RECIPES[recipe].model_dump() | changes))
