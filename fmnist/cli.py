@@ -1,0 +1,276 @@
+"""The command line: a verb a function, thin. Results go to stdout, what happens meanwhile to stderr."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from typer.exceptions import TyperException
+
+from fmnist import __version__
+from fmnist import console as show
+from fmnist.data.dataset import SPLITS, Dataset
+from fmnist.errors import Failure, Interrupted, UserError, explain, listing, one_line
+from fmnist.progress import Live
+from fmnist.recipe import make_config
+from fmnist.run import LATEST, Run
+from fmnist.workspace import Job, Workspace, check_same_config, open_workspace, print_notice
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Fashion MNIST as a Service: train, score and use a model of garments.",
+    epilog="Errors are one line; --debug adds the traceback. Settings: docs/settings.md.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="folder with two CSV or four IDX files")]
+Model = Annotated[str, typer.Option("--model", help="a run (id or latest), or an .onnx file")]
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(values) + "\n")
+
+
+def _consoles(as_json: bool) -> Console:
+    """Where to print for people: with --json, stdout is for the object alone."""
+    return Console(stderr=as_json)
+
+
+@app.command()
+def data(folder: DataFolder = None, as_json: Json = False) -> None:
+    """Get the data, verify them, and say what they are."""
+    found = open_workspace(print_notice).load_data(folder)
+    if as_json:
+        splits = {name: len(found.split(name)) for name in SPLITS}
+        facts: dict[str, Any] = {"name": found.name, "source": found.source, "digest": found.digest}
+        print_json(facts | {"class_names": found.class_names, "images": splits})
+    else:
+        show.show_data(_consoles(as_json), found)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Option(help="fast (the default) or original")] = None,
+    model: Annotated[str | None, typer.Option(help="cnn, resnet, or module:function of your own")] = None,
+    epochs: Annotated[int | None, typer.Option(help="passes over the training images, at most")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="images a step")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="the schedule's highest step size")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16")] = None,
+    seed: Annotated[int | None, typer.Option(help="start of all randomness but for the split's")] = None,
+    folder: DataFolder = None,
+    device: Annotated[str | None, typer.Option(help="auto (the default), cpu or cuda")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="go on with a run: its id, or latest")] = None,
+    name: Annotated[str | None, typer.Option(help="a name for the run")] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="K=V", help="a tag for the run; may be given again")] = None,
+    note: Annotated[str | None, typer.Option(help="a sentence on the run")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a model, score it, save the run."""
+    started = time.perf_counter()
+    workspace, console = open_workspace(print_notice), _consoles(as_json)
+    changes = {
+        "model": model,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "precision": precision,
+        "seed": seed,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    config = make_config(recipe or "fast", **given)
+    about = {"name": name, "tags": _tags(tag or []), "note": note}
+    found = None
+    if folder is not None or resume is None:
+        found = workspace.load_data(folder)
+    loaded = time.perf_counter()
+    if resume is None:
+        assert found is not None
+        job = workspace.new_run(config, found, device or "auto", **about)
+    else:
+        if recipe is not None:
+            given |= config.model_dump()
+        job = _resumed(workspace, resume, found, device, given | {k: v for k, v in about.items() if v})
+    phases = {"data": loaded - started, "starting up": time.perf_counter() - loaded}
+    _train(job, console, phases)
+    result = job.run.result
+    assert result is not None
+    if as_json:
+        print_json(_result_values(job.run))
+    else:
+        show.show_result(console, job.run, result, phases)
+
+
+def _resumed(
+    workspace: Workspace, reference: str, data: Dataset | None, device: str | None, given: dict[str, Any]
+) -> Job:
+    """The job of a run that goes on; what is given must be what the run has."""
+    run = workspace.find_run(reference)
+    about = run.about
+    own = about.config.model_dump() | {"name": about.name, "tags": about.tags, "note": about.note}
+    check_same_config(run, {name: (own[name], value) for name, value in given.items() if own[name] != value})
+    return workspace.resume(run.id, data, device)
+
+
+def _train(job: Job, console: Console, phases: dict[str, float]) -> None:
+    show.show_start(console, job.run, job.data)
+    show.show_layers(console, job)
+    job.train(Live(console))
+
+
+def _tags(pairs: list[str]) -> dict[str, str]:
+    for pair in pairs:
+        if not pair.partition("=")[0].strip() or "=" not in pair:
+            raise UserError(f"--tag {pair!r}", "is no pair; give it as KEY=VALUE")
+    return {key.strip(): value for key, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def _result_values(run: Run) -> dict[str, Any]:
+    result = run.result
+    assert result is not None
+    return {
+        "run_id": run.id,
+        "epochs": result.epochs,
+        "seconds": result.seconds,
+        "images_per_second": result.images_per_second,
+        "val": result.val._asdict(),
+        "test": result.test._asdict(),
+        "model": str(run.model),
+    }
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="[RUN|FILE]", help="a run (id or latest), or an .onnx file")] = LATEST,
+    split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
+    folder: DataFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Score a model on a whole split."""
+    if split not in SPLITS:
+        raise UserError(f"--split {split}", f"there is no such split; give {listing(SPLITS)}")
+    workspace = open_workspace(print_notice)
+    predictor = workspace.predictor(model)
+    evaluation = workspace.evaluate(model, split, None if folder is None else workspace.load_data(folder))
+    if as_json:
+        values: dict[str, Any] = {"model": str(predictor.path), "split": split, **evaluation.scores._asdict()}
+        print_json(values | {"confusion": evaluation.confusion.tolist()})
+    else:
+        show.show_evaluation(_consoles(as_json), model, split, predictor.class_names, evaluation)
+
+
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="PNG, JPEG, WebP, or an IDX file of many")],
+    model: Model = LATEST,
+    as_json: Json = False,
+) -> None:
+    """Say what garment is in each picture."""
+    from fmnist.imaging import read_pictures
+
+    predictor = open_workspace(print_notice).predictor(model)
+    names, answers = [], []
+    for path in files:
+        pictures = read_pictures(path)
+        answers += predictor.predict(pictures)
+        names += [str(path)] if len(pictures) == 1 else [f"{path} #{number + 1}" for number in range(len(pictures))]
+    if as_json:
+        rows = [{"picture": name, **answer._asdict()} for name, answer in zip(names, answers, strict=True)]
+        print_json({"model": str(predictor.path), "predictions": rows})
+    else:
+        show.show_answers(_consoles(as_json), names, answers)
+
+
+@app.command()
+def runs(as_json: Json = False) -> None:
+    """List all runs with their scores."""
+    found = open_workspace(print_notice).runs()
+    if as_json:
+        print_json({"runs": [_run_values(run) for run in found]})
+    elif found:
+        show.show_runs(_consoles(as_json), found)
+    else:
+        _consoles(as_json).print("no runs yet; make one: fmnist train")
+
+
+def _run_values(run: Run) -> dict[str, Any]:
+    about, result = run.about, run.result
+    head: dict[str, Any] = {
+        "run_id": run.id,
+        "name": about.name,
+        "created": about.created,
+        "finished": result is not None,
+    }
+    head |= {"tags": about.tags, "note": about.note, "config": about.config.model_dump()}
+    return head | (_result_values(run) if result else {})
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        Console().print(f"fmnist {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="with any verb: tracebacks of errors")] = False,
+) -> None: ...
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0 done, 1 failed, 2 bad input, 130 and 143 interrupted."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"] or ["--help"]
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(given, prog_name="fmnist", standalone_mode=False)
+        sys.stdout.flush()
+        code = 0
+    except (KeyboardInterrupt, Exception) as error:
+        if debug:
+            raise
+        code, message = _told(error)
+        if message:
+            sys.stderr.write(f"fmnist: {message}\n")
+    sys.exit(code)
+
+
+_terminated = False
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    """SIGTERM ends things as Ctrl-C does, with an exit code of its own."""
+    global _terminated
+    _terminated = True
+    raise KeyboardInterrupt
+
+
+def _told(error: BaseException) -> tuple[int, str]:
+    """(exit code, the line to print) for what ended a command."""
+    match error:
+        case UserError() | Failure():
+            return error.exit_code, str(error)
+        case KeyboardInterrupt():
+            message = str(error) if isinstance(error, Interrupted) else "interrupted"
+            return (143 if _terminated else 130), message
+        case ValidationError():
+            return 2, str(explain(error, lambda field: "--" + field.replace("_", "-")))
+        case TyperException():
+            return error.exit_code, f"{one_line(error.format_message())} See fmnist --help"
+        case BrokenPipeError():  # fmnist runs | head
+            sys.stdout = None  # so that the interpreter does not flush it again
+            return 1, ""
+        case ModuleNotFoundError():
+            return 1, f"{error.name}: is not installed; install what this command needs: pip install 'fmnist[train]'"
+        case OSError() if error.filename:
+            return 1, f"{error.filename}: {error.strerror}; mend that and run the command again"
+    return 1, f"unexpected {type(error).__name__}: {one_line(error)}; see it whole with --debug, and report it"

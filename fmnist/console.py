@@ -1,0 +1,153 @@
+"""What a terminal sees: values in, tables out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fmnist.data.dataset import FASHION_MNIST, SPLITS, Dataset
+from fmnist.predictor import Answer
+from fmnist.run import Result, Run
+from fmnist.scores import Evaluation, Scores, class_scores
+
+BAR_WIDTH = 24
+MOST_ROWS = 40
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """A table in the house's style: the first column is text, the others are numbers."""
+    result = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for index, name in enumerate(columns):
+        result.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    return result
+
+
+def show_data(console: Console, data: Dataset) -> None:
+    """One data set: where from, how much, recognized or not."""
+    what = "Fashion-MNIST, verified" if data.name == FASHION_MNIST else "your own data (not the known Fashion-MNIST)"
+    console.print(f"[bold]{what}[/]  digest {data.digest[:12]}  from {data.source}", highlight=False)
+    rows = table("split", "images", "classes", "fewest of a class", "most")
+    for name in SPLITS:
+        counts = np.bincount(data.split(name).labels, minlength=len(data.class_names))
+        rows.add_row(name, f"{counts.sum():,}", str(np.count_nonzero(counts)), f"{counts.min():,}", f"{counts.max():,}")
+    console.print(rows)
+    console.print(f"classes: {', '.join(data.class_names)}", highlight=False, markup=False)
+
+
+def show_layers(console: Console, job: Any) -> None:
+    """The layers of a job's model."""
+    total, trainable = job.parameters
+    rows = table("layer", "kind", "output shape", "parameters", title=f"model {job.run.config.model}")
+    rows.columns[1].justify = "left"
+    for layer in job.layers:
+        shape = " x ".join(map(str, layer.output_shape))
+        rows.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}")
+    console.print(rows)
+    console.print(f"{total:,} parameters, {trainable:,} of them trainable\n", highlight=False)
+
+
+def show_start(console: Console, run: Run, data: Dataset) -> None:
+    """A run that is about to train."""
+    about = run.about
+    console.print(f"[bold]run {run.id}[/]", highlight=False)
+    what = "Fashion-MNIST, verified" if data.name == FASHION_MNIST else f"your own ({data.source})"
+    sizes = ", ".join(f"{len(data.split(name)):,} {name}" for name in SPLITS)
+    console.print(f"data   {what}: {sizes} images", highlight=False, markup=False)
+    console.print(
+        f"recipe {about.config.recipe}: at most {about.config.epochs} epochs, batches of {about.config.batch_size}, "
+        f"seed {about.config.seed}, on {about.device} in {about.precision}\n",
+        highlight=False,
+        markup=False,
+    )
+
+
+def show_result(console: Console, run: Run, result: Result, extra_phases: dict[str, float]) -> None:
+    """The summary of a finished run: scores, classes, time, what to do next."""
+    names = run.about.data["class_names"]
+    kept = "" if result.best_epoch == result.epochs else f", weights of epoch {result.best_epoch}"
+    console.print(f"\n[bold]run {run.id}[/] is done: {result.epochs} epochs{kept}", highlight=False)
+    rows = table("split", *Scores._fields)
+    rows.add_row("validation", *_score_cells(result.val))
+    rows.add_row("test", *_score_cells(result.test), style="bold")
+    console.print(rows)
+    show_classes(console, names, np.asarray(result.test_confusion))
+    phases = extra_phases | result.phases
+    total = sum(phases.values())
+    times = table("where the time went", "seconds", "share")
+    for name, seconds in phases.items():
+        times.add_row(name, f"{seconds:.1f}", f"{seconds / total:.0%}")
+    times.add_row("total", f"{total:.1f}", "", style="bold")
+    console.print(times)
+    console.print(f"{result.images_per_second:,.0f} images/s in training\n", highlight=False)
+    console.print("[bold]next[/]  fmnist predict PICTURE…     what is this garment?", highlight=False)
+    console.print(f"      fmnist evaluate {run.id}   the same scores again", highlight=False)
+    console.print("      fmnist runs                 all runs, compared", highlight=False)
+    console.print(f"      {run.model}", highlight=False, soft_wrap=True)
+
+
+def _score_cells(scores: Scores) -> list[str]:
+    return [f"{scores.loss:.4f}", f"{scores.accuracy:.2%}", *(f"{value:.4f}" for value in scores[2:])]
+
+
+def show_classes(console: Console, names: Sequence[str], confusion: Any) -> None:
+    """Per-class scores, and what each class is most often taken for."""
+    each = class_scores(confusion)
+    rows = table("class", "precision", "recall", "f1", "images", "most often taken for", title="test, class by class")
+    rows.columns[-1].justify = "left"
+    mistakes = confusion - np.diag(np.diagonal(confusion))
+    for index, name in enumerate(names):
+        worst = int(mistakes[index].argmax())
+        taken = f"{names[worst]} ({mistakes[index, worst]})" if mistakes[index, worst] else ""
+        values = (each.precision[index], each.recall[index], each.f1[index])
+        rows.add_row(name, *(f"{value:.4f}" for value in values), f"{each.support[index]:,}", taken)
+    console.print(rows)
+
+
+def show_evaluation(console: Console, model: str, split: str, names: Sequence[str], evaluation: Evaluation) -> None:
+    """A model's scores on a split."""
+    console.print(f"[bold]{model}[/] on {evaluation.confusion.sum():,} {split} images", highlight=False)
+    rows = table("split", *Scores._fields)
+    rows.add_row(split, *_score_cells(evaluation.scores))
+    console.print(rows)
+    show_classes(console, names, evaluation.confusion)
+
+
+def show_runs(console: Console, runs: Sequence[Run]) -> None:
+    """Runs, oldest first, with what they ended with."""
+    rows = table("run", "name", "recipe", "model", "epochs", "time", "val accuracy", "test accuracy", "test f1")
+    for column in rows.columns[1:4]:
+        column.justify = "left"
+    for run in runs:
+        about, result = run.about, run.result
+        head = run.id, about.name or "", about.config.recipe, about.config.model
+        if result is None:
+            rows.add_row(*head, f"of {about.config.epochs}", "", "not finished", style="dim")
+        else:
+            scores = f"{result.val.accuracy:.2%}", f"{result.test.accuracy:.2%}", f"{result.test.f1:.4f}"
+            rows.add_row(*head, str(result.epochs), f"{result.seconds:.0f}s", *scores)
+    console.print(rows)
+
+
+def show_answers(console: Console, names: Sequence[str], answers: Sequence[Answer]) -> None:
+    """A row a picture: what it is taken for, and how surely."""
+    rows = table("picture", "garment", "probability", "", "else")
+    for column in rows.columns[1:]:
+        column.justify = "left"
+    rows.columns[2].justify = "right"
+    for name, answer in list(zip(names, answers, strict=True))[:MOST_ROWS]:
+        others = [f"{label} {value:.0%}" for label, value in list(answer.probabilities.items())[1:3] if value >= 0.005]
+        rows.add_row(Text(name), answer.label, f"{answer.probability:.1%}", bar(answer.probability), ", ".join(others))
+    console.print(rows)
+    if len(answers) > MOST_ROWS:
+        console.print(f"and {len(answers) - MOST_ROWS:,} more; --json lists them all", highlight=False)
+
+
+def bar(share: float) -> Text:
+    """A share between 0 and 1 as a bar of BAR_WIDTH cells, in eighths of a cell."""
+    eighths = round(share * BAR_WIDTH * 8)
+    drawn = "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+    return Text(drawn.ljust(BAR_WIDTH), style="green" if share >= 0.5 else "yellow")

@@ -1,0 +1,21 @@
+"""A model and a split -> scores."""
+
+import numpy as np
+
+from fmnist.data.dataset import Split
+from fmnist.errors import UserError
+from fmnist.predictor import Predictor
+from fmnist.scores import Evaluation, confusion_matrix
+
+
+def evaluate_model(predictor: Predictor, split: Split) -> Evaluation:
+    """What the model does on the whole split. Raises UserError where the split has classes that it does not know."""
+    classes = len(predictor.class_names)
+    if (highest := int(split.labels.max(initial=0))) >= classes:
+        raise UserError(
+            predictor.path, f"knows {classes} classes, and the data have a class {highest}; give its own data"
+        )
+    probabilities = predictor.probabilities(np.asarray(split.images))
+    of_truth = probabilities[np.arange(len(split)), split.labels]
+    loss = -float(np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
+    return Evaluation(loss, confusion_matrix(split.labels, probabilities.argmax(1), classes))

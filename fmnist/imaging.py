@@ -1,0 +1,98 @@
+"""Any picture -> what the model was trained on: a 28x28 grey garment, light on black.
+
+The steps are those that made Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747, section 2): trim
+to the garment, shrink the longer side to 28 pixels, extend to a square, negate, make grey.
+"""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from fmnist.data.formats import SIDE, is_idx, parse_idx, read_bytes
+from fmnist.errors import UserError, one_line
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_PIXELS = 50_000_000
+_BACKGROUND_TOLERANCE = 0.08
+"""How far a grey value may lie from the border's, as a share of the whole range, and still be background."""
+
+
+def to_model_image(picture: Image.Image) -> NDArray[np.uint8]:
+    """A picture of any size and mode -> uint8 [28, 28], 0 is the background.
+
+    - Grey: transparency is laid over white, colours become luminance; a photo is turned as its EXIF says.
+    - A grey picture of 28x28 with a dark border is taken as it is: it is one of the data set's own.
+    - Polarity: where the border is light, the picture is negated, so that the background is dark.
+    - Crop: rows and columns that hold nothing but background are trimmed.
+    - Square: the longer side becomes 28 pixels, and the shorter is centred on black.
+    """
+    grey = _grey(picture)
+    level = _border_level(grey)
+    if level >= 128:
+        grey, level = 255 - grey, 255 - level
+    elif grey.shape == (SIDE, SIDE):
+        return grey
+    garment = np.abs(grey.astype(np.int16) - level) > _BACKGROUND_TOLERANCE * 255
+    rows, columns = np.flatnonzero(garment.any(1)), np.flatnonzero(garment.any(0))
+    if not len(rows):  # a blank picture
+        return np.zeros((SIDE, SIDE), np.uint8)
+    lifted = np.where(garment, grey, 0).astype(np.uint8)
+    box = lifted[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    fitted = ImageOps.pad(Image.fromarray(box), (SIDE, SIDE), Image.Resampling.LANCZOS, color=0)
+    return np.asarray(fitted, np.uint8)
+
+
+def _grey(picture: Image.Image) -> NDArray[np.uint8]:
+    """[H, W] luminance; 16-bit pictures are scaled to 8 bits."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith(("I", "F")):
+        values = np.asarray(picture, np.float64)
+        scale = 255 / 65535 if values.max() > 255 else 1
+        return np.clip(values * scale, 0, 255).astype(np.uint8)
+    if picture.has_transparency_data:
+        coloured = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
+    return np.asarray(picture.convert("L"), np.uint8)
+
+
+def _border_level(grey: NDArray[np.uint8]) -> int:
+    """The usual grey value along the four edges."""
+    edges = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    return int(np.median(edges))
+
+
+def decode(content: bytes, name: object) -> NDArray[np.uint8]:
+    """An encoded picture (PNG, JPEG, WebP) -> uint8 [28, 28]. `name` is for the messages. Raises UserError."""
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            if picture.width * picture.height > MAX_PIXELS:
+                raise UserError(name, f"has {picture.width}x{picture.height} pixels; give {MAX_PIXELS:,} at most")
+            return to_model_image(picture)
+    except UnidentifiedImageError as error:
+        raise UserError(name, "is no PNG, JPEG, WebP or IDX; give a picture") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UserError(name, f"has too many pixels; give {MAX_PIXELS:,} at most") from error
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file that is cut or damaged
+        if isinstance(error, UserError):
+            raise
+        raise UserError(name, f"is a damaged picture ({one_line(error)}); give a whole one") from error
+
+
+def read_pictures(path: Path) -> NDArray[np.uint8]:
+    """A picture, or an IDX file of many -> uint8 [N, 28, 28]. Raises UserError."""
+    if path.is_dir():
+        raise UserError(path, "is a folder; name the pictures in it")
+    content = read_bytes(path)
+    if not content:
+        raise UserError(path, "is empty; give a picture")
+    if not is_idx(content):
+        return decode(content, path)[None]
+    images = parse_idx(content, path)
+    if images.ndim != 3 or images.dtype != np.uint8 or images.shape[1:] != (SIDE, SIDE):
+        raise UserError(path, f"holds {images.dtype} {list(images.shape)}; give pictures, uint8 [N, {SIDE}, {SIDE}]")
+    return images

@@ -1,0 +1,98 @@
+"""What a training tells while it goes on: to a terminal, to a notebook, to nobody."""
+
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from fmnist.recipe import TrainConfig
+
+Record = dict[str, Any]
+"""What an epoch gave, as `training.py` puts it together."""
+
+
+class Watcher(Protocol):
+    """Follows a training."""
+
+    def begin(self, config: TrainConfig, images: int, records: list[Record]) -> None:
+        """Training starts, or goes on after `records`; an epoch has so many `images`."""
+
+    def step(self, epoch: int, images: int) -> None:
+        """So many images of the epoch are done."""
+
+    def epoch(self, record: Record) -> None:
+        """An epoch is committed."""
+
+    def phase(self, name: str) -> None:
+        """Something else begins that takes a while."""
+
+    def end(self) -> None:
+        """Nothing more comes."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def begin(self, config: TrainConfig, images: int, records: list[Record]) -> None: ...
+    def step(self, epoch: int, images: int) -> None: ...
+    def epoch(self, record: Record) -> None: ...
+    def phase(self, name: str) -> None: ...
+    def end(self) -> None: ...
+
+
+HEADER = f"{'epoch':>8} {'train loss':>11} {'val loss':>9} {'accuracy':>9} {'f1':>7} {'images/s':>9} {'time':>8}"
+
+
+def epoch_row(record: Record, epochs: int) -> str:
+    """A committed epoch as a row under HEADER."""
+    s = record["scores"]
+    position = f"{record['epoch']}/{epochs}"
+    return (
+        f"{position:>8} {s['train_loss']:>11.4f} {s['val_loss']:>9.4f} {s['val_accuracy']:>8.2%} "
+        f"{s['val_f1']:>8.4f} {s['images_per_second']:>8,.0f} {s['epoch_seconds']:>7.1f}s"
+    )
+
+
+class Live:
+    """A row an epoch, and under them a bar for the epoch in progress where the console can redraw it."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        columns = TextColumn("{task.description:>8}"), BarColumn(40), TextColumn("{task.fields[speed]}")
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+        self._task: TaskID | None = None
+        self._epochs = 0
+
+    def begin(self, config: TrainConfig, images: int, records: list[Record]) -> None:
+        self._epochs = config.epochs
+        self.console.print(HEADER, style="bold", highlight=False)
+        for record in records:
+            self.console.print(epoch_row(record, self._epochs), style="dim", highlight=False)
+        if self.console.is_terminal or self.console.is_jupyter:
+            self._bar.start()
+            total = images * config.epochs
+            self._task = self._bar.add_task("", total=total, completed=images * len(records), speed="")
+
+    def step(self, epoch: int, images: int) -> None:
+        if self._task is not None:
+            task = self._bar.tasks[0]
+            per_epoch = int(task.total or 0) // self._epochs
+            speed = f"{task.speed:,.0f} images/s" if task.speed else ""
+            completed = (epoch - 1) * per_epoch + images
+            description = f"{epoch}/{self._epochs}"
+            self._bar.update(self._task, completed=completed, description=description, speed=speed)
+
+    def epoch(self, record: Record) -> None:
+        self.console.print(epoch_row(record, self._epochs), highlight=False)
+
+    def phase(self, name: str) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+        if self._bar.live.is_started:
+            self._bar.add_task(name, total=None, speed="")
+        else:
+            self.console.print(f"{name} …", style="dim", highlight=False)
+
+    def end(self) -> None:
+        self._bar.stop()

@@ -1,0 +1,200 @@
+"""A run on disk: its id, its folder, its lock, and what it ended with.
+
+var/runs/<id>/config.json      what was asked for: recipe, data, device
+              checkpoint       the last epoch that was completed, with its records
+              model.onnx       the trained model
+              result.json      the scores; a run that has it is finished
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fmnist.errors import Failure, UserError
+from fmnist.files import make_folder, sha256_of, write_whole
+from fmnist.recipe import TrainConfig
+from fmnist.scores import Scores
+
+LATEST = "latest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a finished run ended with."""
+
+    epochs: int
+    """Completed, those before a resume included."""
+    best_epoch: int
+    """Whose weights the model has."""
+    seconds: float
+    """From the first step to the end of the last epoch, validation included."""
+    images_per_second: float
+    """Training images over the time in training steps."""
+    phases: dict[str, float]
+    """Where the time went: name -> seconds."""
+    val: Scores
+    test: Scores
+    test_confusion: list[list[int]]
+    """[C][C] counts: rows are the true classes, columns the predicted ones."""
+    model_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What is known of a run when it starts."""
+
+    created: str
+    """ISO 8601, UTC."""
+    config: TrainConfig
+    data: dict[str, Any]
+    """name, source, digest and class_names of the data set."""
+    device: str
+    precision: str
+    name: str | None = None
+    note: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a folder whose name is its id. Comparable, cheap to make, read from disk when asked."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.folder.name
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint"
+
+    @property
+    def model(self) -> Path:
+        """The trained model, one ONNX file."""
+        return self.folder / "model.onnx"
+
+    @cached_property
+    def about(self) -> About:
+        """config.json. Raises Failure where it cannot be read."""
+        values = self._read("config.json")
+        try:
+            return About(**values | {"config": TrainConfig(**values["config"])})
+        except (TypeError, KeyError, ValueError) as error:
+            raise Failure(self.folder / "config.json", f"is not what a run writes ({error}); restore it") from error
+
+    @property
+    def config(self) -> TrainConfig:
+        return self.about.config
+
+    @property
+    def result(self) -> Result | None:
+        """result.json, or None while the run is not finished."""
+        if not (self.folder / "result.json").exists():
+            return None
+        values = self._read("result.json")
+        try:
+            return Result(**values | {name: Scores(**values[name]) for name in ("val", "test")})
+        except (TypeError, KeyError) as error:
+            raise Failure(self.folder / "result.json", f"is not what a run writes ({error}); restore it") from error
+
+    def write_result(self, result: Result) -> None:
+        """Mark the run as finished."""
+        values = asdict(result) | {name: getattr(result, name)._asdict() for name in ("val", "test")}
+        write_whole(self.folder / "result.json", json.dumps(values, indent=1))
+
+    def verified_model(self) -> Path:
+        """The model's path, once its SHA-256 is the one that the run ended with. Raises UserError or Failure."""
+        result = self.result
+        if result is None or not self.model.exists():
+            raise UserError(f"run {self.id}", f"has no model yet; finish it: fmnist train --resume {self.id}")
+        if sha256_of(self.model) != result.model_sha256:
+            raise Failure(self.model, "is damaged: its SHA-256 is not the one its run ended with; restore it")
+        return self.model
+
+    def _read(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            values: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise Failure(path, f"cannot be read ({error}); restore it, or remove the folder") from error
+        return values
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run: nobody else can train it meanwhile. Raises Failure that names the holder."""
+        with (self.folder / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise Failure(f"run {self.id}", f"is being trained by {holder}; wait for it, or stop it") from None
+            file.truncate(0)
+            file.write(
+                f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+            )
+            file.flush()
+            yield
+
+    def __repr__(self) -> str:
+        result = self.result
+        if result is None:
+            return f"Run({self.id}, {self.config.recipe}, not finished)"
+        scores = f"validation {result.val.accuracy:.2%}, test {result.test.accuracy:.2%}"
+        return f"Run({self.id}, {self.config.recipe}, {result.epochs} epochs, {scores})"
+
+
+def create_run(root: Path, about: About) -> Run:
+    """A new run in the folder of runs `root`, its configuration written."""
+    moment = datetime.fromisoformat(about.created)
+    run = Run(make_folder(root) / f"{moment:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
+    try:
+        run.folder.mkdir()
+    except OSError as error:
+        raise Failure(run.folder, f"cannot be made ({error.strerror}); make room or mend the folder") from error
+    values = {name: getattr(about, name) for name in About.__dataclass_fields__}
+    try:
+        write_whole(run.folder / "config.json", json.dumps(values | {"config": about.config.model_dump()}, indent=1))
+    except Failure:
+        run.folder.rmdir()
+        raise
+    return run
+
+
+def list_runs(root: Path) -> list[Run]:
+    """All runs in the folder `root`, oldest first."""
+    if not root.is_dir():
+        return []
+    runs = [Run(path.parent) for path in root.glob("*/config.json")]
+    return sorted(runs, key=lambda run: run.about.created)
+
+
+def find_run(root: Path, reference: str, *, finished: bool = False) -> Run:
+    """The run with this id (or an unambiguous beginning of one), or the `latest`. Raises UserError.
+
+    With `finished`, `latest` passes over runs that have no result yet.
+    """
+    runs = list_runs(root)
+    if reference == LATEST:
+        candidates = [run for run in runs if run.result or not finished]
+        if not candidates:
+            kind = "finished run" if finished else "run"
+            raise UserError(f"run {reference!r}", f"there is no {kind} in {root} yet; make one: fmnist train")
+        return candidates[-1]
+    matching = [run for run in runs if run.id.startswith(reference)] if reference else []
+    exact = [run for run in matching if run.id == reference]
+    if len(found := exact or matching) == 1:
+        return found[0]
+    problem = f"could be any of {', '.join(run.id for run in found)}" if found else f"there is no such run in {root}"
+    raise UserError(f"run {reference!r}", f"{problem}; fmnist runs lists them")

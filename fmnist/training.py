@@ -1,0 +1,167 @@
+"""The story of one run, from its folder to its result.
+
+Each epoch: train, validate, record, commit. Then the model is exported, and the exported file is what meets the
+test images, once.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor
+
+from fmnist.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from fmnist.data.dataset import Dataset
+from fmnist.engine.plain import Engine, EpochResult
+from fmnist.errors import Failure, Interrupted, UserError
+from fmnist.evaluation import evaluate_model
+from fmnist.export import export_model, metadata_of
+from fmnist.files import sha256_of
+from fmnist.predictor import Predictor
+from fmnist.progress import Record, Watcher
+from fmnist.recipe import TrainConfig
+from fmnist.run import Result, Run
+from fmnist.scores import Evaluation
+
+CHECKED_IMAGES = 1000
+"""Validation images on which the exported model is held against the trained one."""
+
+
+def check_fits(config: TrainConfig, data: Dataset) -> None:
+    """Raise UserError where the configuration asks for more than the data have."""
+    if config.batch_size > len(data.train):
+        raise UserError(
+            f"batch_size {config.batch_size}",
+            f"is more than the {len(data.train):,} training images; give at most that",
+        )
+
+
+def run_training(run: Run, data: Dataset, engine: Engine, watcher: Watcher) -> Result:
+    """Train `run` to its end, from wherever it stands, and write its result.
+
+    Raises Interrupted on Ctrl-C; the last completed epoch is then saved. Raises Failure where the disk fails.
+    """
+    with run.lock():
+        if result := run.result:
+            return result
+        checkpoint = read_checkpoint(run.checkpoint)
+        if checkpoint.epoch:
+            engine.load_state(checkpoint.state)
+        watcher.begin(run.config, len(data.train), checkpoint.records)
+        with _told_how_to_resume(run, checkpoint), _closing(watcher):
+            clock = time.perf_counter()
+            while not checkpoint.finished:
+                clock = _do_epoch(checkpoint, data, engine, watcher, clock)
+                write_checkpoint(run.checkpoint, checkpoint)
+                watcher.epoch(checkpoint.records[-1])
+            return _finish(run, data, engine, checkpoint, watcher)
+
+
+@contextmanager
+def _closing(watcher: Watcher) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        watcher.end()
+
+
+@contextmanager
+def _told_how_to_resume(run: Run, checkpoint: Checkpoint) -> Iterator[None]:
+    resume = f"go on with: fmnist train --resume {run.id}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = read_checkpoint(run.checkpoint).epoch
+        saved = f"{done} of {run.config.epochs} epochs are saved" if done else "before its first epoch was completed"
+        raise Interrupted(f"run {run.id}: interrupted, {saved}; {resume}") from None
+    except Failure as error:
+        raise Failure(f"run {run.id}", f"{error}; {resume}") from error
+
+
+def _do_epoch(checkpoint: Checkpoint, data: Dataset, engine: Engine, watcher: Watcher, clock: float) -> float:
+    """Train and validate the next epoch; bring `checkpoint` up to it. `clock`: when the epoch before ended.
+
+    Gives the time at which this one ended.
+    """
+    config, epoch = engine.config, checkpoint.epoch + 1
+    trained = engine.train_epoch(data.train, epoch, lambda images: watcher.step(epoch, images))
+    validated = engine.evaluate(data.validation)
+    now = time.perf_counter()
+    losses = [record["scores"]["val_loss"] for record in checkpoint.records]
+    if config.keep == "best" and validated.loss < min(losses, default=float("inf")):
+        checkpoint.kept = {name: tensor.clone() for name, tensor in engine.model.state_dict().items()}
+    checkpoint.records.append(_record(epoch, trained, validated, engine.rate, now - clock))
+    checkpoint.epoch = epoch
+    checkpoint.state = engine.state()
+    checkpoint.finished = epoch >= config.epochs or _ran_out_of_patience(config, [*losses, validated.loss])
+    return now
+
+
+def _record(epoch: int, trained: EpochResult, validated: Evaluation, rate: float, seconds: float) -> Record:
+    scores = {f"val_{name}": value for name, value in validated.scores._asdict().items()}
+    return {
+        "kind": "epoch",
+        "epoch": epoch,
+        "time": time.time(),
+        "images": trained.images,
+        "train_seconds": trained.seconds,
+        "scores": {
+            "train_loss": trained.loss,
+            "train_accuracy": trained.accuracy,
+            **scores,
+            "learning_rate": rate,
+            "images_per_second": trained.images / trained.seconds,
+            "epoch_seconds": seconds,
+        },
+        "confusion": validated.confusion.tolist(),
+    }
+
+
+def _ran_out_of_patience(config: TrainConfig, losses: list[float]) -> bool:
+    """Whether as many epochs as the patience have passed since the lowest validation loss."""
+    return config.patience is not None and len(losses) - 1 - losses.index(min(losses)) >= config.patience
+
+
+def _finish(run: Run, data: Dataset, engine: Engine, checkpoint: Checkpoint, watcher: Watcher) -> Result:
+    """Export, score, write the result."""
+    watcher.phase("exporting")
+    started = time.perf_counter()
+    weights = checkpoint.kept or _model_weights(checkpoint)
+    engine.load_weights(weights)
+    metadata = metadata_of(data.class_names, data.digest, run.config.model_dump_json(), run.id)
+    export_model(engine.model, run.model, metadata, data.validation.images[:CHECKED_IMAGES])
+    exported = time.perf_counter()
+    watcher.phase("scoring")
+    predictor = Predictor(run.model)
+    val, test = evaluate_model(predictor, data.validation), evaluate_model(predictor, data.test)
+    records = checkpoint.records
+    trained = sum(record["train_seconds"] for record in records)
+    seconds = sum(record["scores"]["epoch_seconds"] for record in records)
+    result = Result(
+        epochs=checkpoint.epoch,
+        best_epoch=_kept_epoch(run.config, records),
+        seconds=seconds,
+        images_per_second=sum(record["images"] for record in records) / trained,
+        phases={
+            "training steps": trained,
+            "validation and checkpoints": seconds - trained,
+            "export": exported - started,
+            "final scores": time.perf_counter() - exported,
+        },
+        val=val.scores,
+        test=test.scores,
+        test_confusion=test.confusion.tolist(),
+        model_sha256=sha256_of(run.model),
+    )
+    run.write_result(result)
+    return result
+
+
+def _model_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    return {n.removeprefix("model/"): t for n, t in checkpoint.state.items() if n.startswith("model/")}
+
+
+def _kept_epoch(config: TrainConfig, records: list[Record]) -> int:
+    if config.keep == "last":
+        return int(records[-1]["epoch"])
+    return int(min(records, key=lambda record: record["scores"]["val_loss"])["epoch"])

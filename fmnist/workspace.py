@@ -1,0 +1,227 @@
+"""Settings -> parts that work together: the one place for it, used by the command line, notebooks and services.
+
+The public `load_data`, `train` and `evaluate` are here: they fill in what is missing and hand over. PyTorch is
+imported when a training begins, not before.
+"""
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fmnist.data import find_data
+from fmnist.data.dataset import Dataset, SplitName
+from fmnist.errors import UserError, explain, listing
+from fmnist.evaluation import evaluate_model
+from fmnist.predictor import Predictor
+from fmnist.progress import Live, Watcher
+from fmnist.recipe import TrainConfig
+from fmnist.run import LATEST, About, Run, create_run, find_run, list_runs
+from fmnist.scores import Evaluation
+from fmnist.settings import PREFIX, Settings
+
+PathLike = str | os.PathLike[str]
+Notice = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One place with data, runs and models."""
+
+    settings: Settings
+    notice: Notice = lambda text: None
+
+    @property
+    def runs_root(self) -> Path:
+        return self.settings.home / "runs"
+
+    def load_data(self, folder: PathLike | None = None) -> Dataset:
+        """The data in `folder`; without one, those in data/; without those, Fashion-MNIST, fetched and verified."""
+        return find_data(
+            Path(folder or self.settings.data),
+            self.settings.home / "data",
+            required=folder is not None,
+            download=self.settings.download,
+            connect_timeout=self.settings.connect_timeout,
+            notice=self.notice,
+        )
+
+    def data_of(self, run: Run) -> Dataset:
+        """The data that `run` was trained on, from where it had them. Raises UserError where they are others now."""
+        source = run.about.data["source"]
+        data = self.load_data(source if Path(source).is_dir() else None)
+        self._check_same_data(run, data)
+        return data
+
+    def _check_same_data(self, run: Run, data: Dataset) -> None:
+        if data.digest != run.about.data["digest"]:
+            raise UserError(
+                f"data {data.source}",
+                f"have the digest {data.digest[:12]}, run {run.id} was trained on {run.about.data['digest'][:12]}; "
+                "give its own with --data DIR",
+            )
+
+    def runs(self) -> list[Run]:
+        """All runs, oldest first."""
+        return list_runs(self.runs_root)
+
+    def find_run(self, reference: str, *, finished: bool = False) -> Run:
+        return find_run(self.runs_root, reference, finished=finished)
+
+    def new_run(self, config: TrainConfig, data: Dataset, device: str = "auto", **about: Any) -> "Job":
+        """A run that has its folder and has not begun. Raises UserError, and leaves no folder, for what cannot run."""
+        from fmnist import training
+        from fmnist.engine.plain import Engine
+
+        training.check_fits(config, data)
+        engine = Engine(config, len(data.class_names), device)
+        known = About(
+            created=datetime.now(UTC).isoformat(),
+            config=config,
+            data={
+                "name": data.name,
+                "source": data.source,
+                "digest": data.digest,
+                "class_names": list(data.class_names),
+            },
+            device=engine.device.type,
+            precision=str(engine.precision).removeprefix("torch."),
+            versions=_versions(),
+            **about,
+        )
+        return Job(create_run(self.runs_root, known), data, engine)
+
+    def resume(self, reference: str, data: Dataset | None = None, device: str | None = None) -> "Job":
+        """A run that goes on from where it stands, with its own configuration and data."""
+        from fmnist.engine.plain import Engine
+
+        run = self.find_run(reference)
+        if data is not None:
+            self._check_same_data(run, data)
+        engine = Engine(run.config, len(run.about.data["class_names"]), device or run.about.device)
+        return Job(run, data or self.data_of(run), engine)
+
+    def predictor(self, model: str = LATEST) -> Predictor:
+        """The model of a run (`latest`, an id) or in an .onnx file. Raises UserError."""
+        run, path = self._find_model(model)
+        return Predictor(run.verified_model() if run else path)
+
+    def _find_model(self, model: str) -> tuple[Run | None, Path]:
+        path = Path(model)
+        if path.suffix == ".onnx" or path.is_file():
+            return None, path
+        run = self.find_run(model, finished=True)
+        return run, run.model
+
+    def evaluate(self, model: str = LATEST, split: SplitName = "test", data: Dataset | None = None) -> Evaluation:
+        """What a model does on a split: of `data`, or of those that its run was trained on."""
+        run, _ = self._find_model(model)
+        predictor = self.predictor(model)
+        if data is None:
+            data = self.data_of(run) if run else self.load_data()
+        return evaluate_model(predictor, data.split(split))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run with what it takes to train it."""
+
+    run: Run
+    data: Dataset
+    engine: Any  # an Engine; its module imports PyTorch
+
+    @cached_property
+    def layers(self) -> Any:
+        from fmnist.models import layer_table
+
+        return layer_table(self.engine.model)
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """(all, trainable)."""
+        from fmnist.models import count_parameters
+
+        return count_parameters(self.engine.model)
+
+    def train(self, watcher: Watcher) -> Run:
+        """Train to the end. Raises Interrupted or Failure."""
+        from fmnist.training import run_training
+
+        run_training(self.run, self.data, self.engine, watcher)
+        return self.run
+
+
+def open_workspace(notice: Notice = lambda text: None) -> Workspace:
+    """The workspace that the environment describes. Raises UserError for a setting that is not right."""
+    try:
+        return Workspace(Settings(), notice)
+    except ValidationError as error:
+        raise explain(error, lambda field: PREFIX + field.upper()) from error
+
+
+def load_data(folder: PathLike | None = None) -> Dataset:
+    """The data set in `folder`, or in data/, or Fashion-MNIST, fetched and verified."""
+    return open_workspace(print_notice).load_data(folder)
+
+
+def train(
+    config: TrainConfig | None = None,
+    data: Dataset | None = None,
+    *,
+    device: str = "auto",
+    resume: str | None = None,
+    name: str | None = None,
+    note: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    watcher: Watcher | None = None,
+) -> Run:
+    """Train a model and give its run.
+
+    `config`: the recipe, `TrainConfig()` without one. `data`: from `load_data()`, which it calls without one.
+    `device`: auto, cpu or cuda. `resume`: a run (id or `latest`) to go on with; `config` must then be its own or
+    missing. `watcher`: who follows the progress; without one, a display that suits terminal and notebook.
+    """
+    workspace = open_workspace(print_notice)
+    if resume is not None:
+        job = workspace.resume(resume, data)
+        check_same_config(job.run, job.run.config.differences(config) if config else {})
+    else:
+        data = data or workspace.load_data()
+        job = workspace.new_run(config or TrainConfig(), data, device, name=name, note=note, tags=dict(tags or {}))
+    return job.train(watcher or Live())
+
+
+def evaluate(model: str | Run = LATEST, split: SplitName = "test", data: Dataset | None = None) -> Evaluation:
+    """What a model (a run, its id, `latest`, an .onnx path) does on a split: loss, confusion matrix, `scores`."""
+    reference = model.id if isinstance(model, Run) else model
+    return open_workspace(print_notice).evaluate(reference, split, data)
+
+
+def check_same_config(run: Run, differences: Mapping[str, tuple[Any, Any]]) -> None:
+    """Raise UserError where a resume asks for another configuration than the run's own."""
+    if differences:
+        listed = listing(f"{name} {asked!r} (the run has {own!r})" for name, (own, asked) in differences.items())
+        raise UserError(f"run {run.id}", f"cannot go on with {listed}; leave that out, or start a new run")
+
+
+def print_notice(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(f"fmnist: {text}", style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for package in ("fmnist", "torch", "numpy", "onnx", "onnxruntime"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
