@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from fmnist import __version__
@@ -22,7 +23,21 @@ from fmnist.recipe import make_config
 from fmnist.run import LATEST, Run
 from fmnist.workspace import Job, Workspace, check_same_config, open_workspace, print_notice
 
+
+class _Stopped(Exception):
+    """A KeyboardInterrupt on its way past Typer, which would swallow it with its message."""
+
+
+class _Verbs(TyperGroup):
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            raise _Stopped(str(stop) if isinstance(stop, Interrupted) else "interrupted") from stop
+
+
 app = typer.Typer(
+    cls=_Verbs,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -32,7 +47,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="folder with two CSV or four IDX files")]
-Model = Annotated[str, typer.Option("--model", help="a run (id or latest), or an .onnx file")]
+Model = Annotated[str, typer.Option("--model", metavar="RUN|FILE", help="a run (id or latest), or an .onnx file")]
 
 
 def print_json(values: Mapping[str, Any]) -> None:
@@ -58,19 +73,21 @@ def data(folder: DataFolder = None, as_json: Json = False) -> None:
 
 @app.command()
 def train(
-    recipe: Annotated[str | None, typer.Option(help="fast (the default) or original")] = None,
-    model: Annotated[str | None, typer.Option(help="cnn, resnet, or module:function of your own")] = None,
-    epochs: Annotated[int | None, typer.Option(help="passes over the training images, at most")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="images a step")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="the schedule's highest step size")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16")] = None,
-    seed: Annotated[int | None, typer.Option(help="start of all randomness but for the split's")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="fast (the default) or original")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="cnn, resnet, or module:function of your own")
+    ] = None,
+    epochs: Annotated[str | None, typer.Option(metavar="N", help="passes over the training images, at most")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="N", help="images a step")] = None,
+    learning_rate: Annotated[str | None, typer.Option(metavar="X", help="the schedule's highest step size")] = None,
+    precision: Annotated[str | None, typer.Option(metavar="NAME", help="auto, fp32 or bf16")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="start of all randomness but for the split's")] = None,
     folder: DataFolder = None,
-    device: Annotated[str | None, typer.Option(help="auto (the default), cpu or cuda")] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="auto (the default), cpu or cuda")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="go on with a run: its id, or latest")] = None,
-    name: Annotated[str | None, typer.Option(help="a name for the run")] = None,
+    name: Annotated[str | None, typer.Option(metavar="TEXT", help="a name for the run")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="K=V", help="a tag for the run; may be given again")] = None,
-    note: Annotated[str | None, typer.Option(help="a sentence on the run")] = None,
+    note: Annotated[str | None, typer.Option(metavar="TEXT", help="a sentence on the run")] = None,
     as_json: Json = False,
 ) -> None:
     """Train a model, score it, save the run."""
@@ -86,6 +103,7 @@ def train(
     }
     given = {name: value for name, value in changes.items() if value is not None}
     config = make_config(recipe or "fast", **given)
+    workspace.check_request(config, device or "auto")
     about = {"name": name, "tags": _tags(tag or []), "note": note}
     found = None
     if folder is not None or resume is None:
@@ -95,9 +113,8 @@ def train(
         assert found is not None
         job = workspace.new_run(config, found, device or "auto", **about)
     else:
-        if recipe is not None:
-            given |= config.model_dump()
-        job = _resumed(workspace, resume, found, device, given | {k: v for k, v in about.items() if v})
+        asked = config.model_dump() if recipe else {name: getattr(config, name) for name in given}
+        job = _resumed(workspace, resume, found, device, asked | {key: value for key, value in about.items() if value})
     phases = {"data": loaded - started, "starting up": time.perf_counter() - loaded}
     _train(job, console, phases)
     result = job.run.result
@@ -149,7 +166,7 @@ def _result_values(run: Run) -> dict[str, Any]:
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="[RUN|FILE]", help="a run (id or latest), or an .onnx file")] = LATEST,
-    split: Annotated[str, typer.Option(help="train, validation or test")] = "test",
+    split: Annotated[str, typer.Option(metavar="NAME", help="train, validation or test")] = "test",
     folder: DataFolder = None,
     as_json: Json = False,
 ) -> None:
@@ -235,7 +252,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         app(given, prog_name="fmnist", standalone_mode=False)
         sys.stdout.flush()
         code = 0
-    except (KeyboardInterrupt, Exception) as error:
+    except Exception as error:
         if debug:
             raise
         code, message = _told(error)
@@ -254,18 +271,18 @@ def _terminate(signum: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _told(error: BaseException) -> tuple[int, str]:
+def _told(error: Exception) -> tuple[int, str]:
     """(exit code, the line to print) for what ended a command."""
     match error:
         case UserError() | Failure():
             return error.exit_code, str(error)
-        case KeyboardInterrupt():
-            message = str(error) if isinstance(error, Interrupted) else "interrupted"
-            return (143 if _terminated else 130), message
+        case _Stopped():
+            return (143 if _terminated else 130), str(error)
         case ValidationError():
             return 2, str(explain(error, lambda field: "--" + field.replace("_", "-")))
         case TyperException():
-            return error.exit_code, f"{one_line(error.format_message())} See fmnist --help"
+            message = one_line(error.format_message()).rstrip(".").replace(". ", "; ")
+            return error.exit_code, f"{message[:1].lower()}{message[1:]}; see fmnist --help"
         case BrokenPipeError():  # fmnist runs | head
             sys.stdout = None  # so that the interpreter does not flush it again
             return 1, ""

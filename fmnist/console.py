@@ -138,6 +138,7 @@ def show_answers(console: Console, names: Sequence[str], answers: Sequence[Answe
     for column in rows.columns[1:]:
         column.justify = "left"
     rows.columns[2].justify = "right"
+    rows.columns[0].no_wrap, rows.columns[0].overflow = False, "fold"
     for name, answer in list(zip(names, answers, strict=True))[:MOST_ROWS]:
         others = [f"{label} {value:.0%}" for label, value in list(answer.probabilities.items())[1:3] if value >= 0.005]
         rows.add_row(Text(name), answer.label, f"{answer.probability:.1%}", bar(answer.probability), ", ".join(others))

@@ -56,9 +56,12 @@ def explain(error: Any, name_of: Callable[[str], str]) -> UserError:
         "less_than": "is too large; give less than {lt}",
         "finite_number": "is no finite number; give one",
         "literal_error": "is not known; give {expected}",
+        "int_parsing": "is no whole number; give one",
+        "int_from_float": "is no whole number; give one",
+        "float_parsing": "is no number; give one",
         "bool_parsing": "is neither true nor false; give true, false, yes, no, on, off, 1 or 0",
         "extra_forbidden": "is not known; leave it out",
     }.get(first["type"], first["msg"].removeprefix("Value error, ") + "; mend it")
-    if not first["loc"]:
-        return UserError("settings", problem)
+    if not first["loc"]:  # a check over all fields, which names what was given itself
+        return UserError(*first["ctx"]["error"].args)
     return UserError(f"{name_of(str(first['loc'][0]))} {first['input']}", problem.format(**limits))

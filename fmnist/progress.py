@@ -48,8 +48,8 @@ def epoch_row(record: Record, epochs: int) -> str:
     s = record["scores"]
     position = f"{record['epoch']}/{epochs}"
     return (
-        f"{position:>8} {s['train_loss']:>11.4f} {s['val_loss']:>9.4f} {s['val_accuracy']:>8.2%} "
-        f"{s['val_f1']:>8.4f} {s['images_per_second']:>8,.0f} {s['epoch_seconds']:>7.1f}s"
+        f"{position:>8} {s['train_loss']:>11.4f} {s['val_loss']:>9.4f} {s['val_accuracy']:>9.2%} "
+        f"{s['val_f1']:>7.4f} {s['images_per_second']:>9,.0f} {s['epoch_seconds']:>7.1f}s"
     )
 
 

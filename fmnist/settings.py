@@ -47,5 +47,5 @@ class Settings(BaseSettings):
         known = {PREFIX + name.upper() for name in cls.model_fields}
         for name in sorted(os.environ):
             if name.upper().startswith(PREFIX) and name.upper() not in known:
-                raise ValueError(f"there is no setting {name}; there are {', '.join(sorted(known))}")
+                raise ValueError(name, f"there is no such setting; there are {', '.join(sorted(known))}")
         return values

@@ -75,6 +75,14 @@ class Workspace:
     def find_run(self, reference: str, *, finished: bool = False) -> Run:
         return find_run(self.runs_root, reference, finished=finished)
 
+    def check_request(self, config: TrainConfig, device: str) -> None:
+        """Raise UserError for a model or a device that is not there, before anything else is done."""
+        from fmnist.engine.plain import choose_device
+        from fmnist.models import find_model
+
+        find_model(config.model)
+        choose_device(device)
+
     def new_run(self, config: TrainConfig, data: Dataset, device: str = "auto", **about: Any) -> "Job":
         """A run that has its folder and has not begun. Raises UserError, and leaves no folder, for what cannot run."""
         from fmnist import training
@@ -193,8 +201,10 @@ def train(
         job = workspace.resume(resume, data)
         check_same_config(job.run, job.run.config.differences(config) if config else {})
     else:
+        config = config or TrainConfig()
+        workspace.check_request(config, device)
         data = data or workspace.load_data()
-        job = workspace.new_run(config or TrainConfig(), data, device, name=name, note=note, tags=dict(tags or {}))
+        job = workspace.new_run(config, data, device, name=name, note=note, tags=dict(tags or {}))
     return job.train(watcher or Live())
 
 

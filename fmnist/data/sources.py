@@ -9,14 +9,16 @@ import hashlib
 import logging
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fmnist.data.dataset import Dataset, Split, make_dataset
 from fmnist.data.formats import read_csv, read_images, read_labels
 from fmnist.errors import Failure, UserError, listing, one_line
-from fmnist.files import sha256_of
+from fmnist.files import make_folder, sha256_of
 
 IDX_FILES = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -110,17 +112,14 @@ def _read_class_names(path: Path) -> list[str]:
 def fetch(folder: Path, connect_timeout: float, notice: Notice) -> LocalFiles:
     """Get Fashion-MNIST into the empty `folder`, verified. Raises Failure if it cannot be had."""
     attempts = []
-    for address in ADDRESSES:
+    places = [(address, partial(_download, address, connect_timeout=connect_timeout)) for address in ADDRESSES]
+    places.append((f"Debian's package {DEBIAN_PACKAGE}", _unpack_debian))
+    for number, (place, get) in enumerate(places):
+        notice(f"getting Fashion-MNIST from {place}")
         try:
-            notice(f"getting Fashion-MNIST from {address}")
-            return _verified(_download(address, folder, connect_timeout))
-        except (OSError, ValueError, Failure) as error:  # requests' errors are OSErrors
-            attempts.append(f"{address} ({_cause(error)})")
-    try:
-        notice(f"getting Fashion-MNIST from Debian's package {DEBIAN_PACKAGE}")
-        return _verified(_unpack_debian(folder))
-    except (OSError, subprocess.SubprocessError, UserError, Failure) as error:
-        attempts.append(f"Debian's {DEBIAN_PACKAGE} ({_cause(error)})")
+            return _verified(get(make_folder(folder / str(number))))
+        except (OSError, ValueError, subprocess.SubprocessError, Failure) as error:  # requests' errors are OSErrors
+            attempts.append(f"{place} ({_cause(error)})")
     raise Failure(
         "Fashion-MNIST", f"is out of reach: {', '.join(attempts)}; put {WHAT_TO_GIVE} into data/, or give --data DIR"
     )
@@ -135,12 +134,12 @@ def _cause(error: BaseException) -> str:
     return text[:100]
 
 
-def _download(address: str, folder: Path, connect_timeout: float) -> LocalFiles:
+def _download(address: str, folder: Path, *, connect_timeout: float) -> LocalFiles:
     import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)
     for name in IDX_FILES:
-        downloader = pooch.HTTPDownloader(progressbar=True, timeout=(connect_timeout, 60))
+        downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=(connect_timeout, 60))
         pooch.retrieve(f"{address}{name}.gz", None, fname=f"{name}.gz", path=folder, downloader=downloader)
     return _all_idx(folder)
 

@@ -1,0 +1,73 @@
+"""What the tests share: a few hundred real images, and a place of their own for everything that is written."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fmnist.cli import main
+from fmnist.data.dataset import Dataset
+from fmnist.data.sources import find_local
+from fmnist.recipe import TrainConfig
+from fmnist.run import Run
+from fmnist.settings import Settings
+from fmnist.workspace import Workspace
+
+DATA = Path(__file__).parent / "data"
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def dataset() -> Dataset:
+    """400 training images (80 of them for validation) and 100 test images of Fashion-MNIST."""
+    files = find_local(DATA)
+    assert files is not None
+    return files.read()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace of its own: the small data, nothing downloaded, everything written below the folder given."""
+    monkeypatch.setenv("FMNIST_HOME", str(tmp_path / "var"))
+    monkeypatch.setenv("FMNIST_DATA", str(DATA))
+    monkeypatch.setenv("FMNIST_DOWNLOAD", "no")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "var"
+
+
+@pytest.fixture
+def workspace(home: Path) -> Workspace:
+    return Workspace(Settings())
+
+
+@pytest.fixture
+def fmnist(home: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in this process: (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = 0
+        with contextlib.suppress(SystemExit):
+            try:
+                main([str(argument) for argument in arguments])
+            except SystemExit as end:
+                code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+TINY = TrainConfig(epochs=2, batch_size=64, precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Run:
+    """A run of two epochs, done; read it, do not change it."""
+    from fmnist.progress import Silent
+
+    workspace = Workspace(Settings(home=tmp_path_factory.mktemp("finished"), data=DATA))
+    return workspace.new_run(TINY, dataset, "cpu", name="tiny").train(Silent())

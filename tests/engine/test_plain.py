@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+import torch
+
+from fmnist.data.dataset import Dataset, Split
+from fmnist.engine.plain import Engine, choose_device, choose_precision, has_bf16, learning_rate
+from fmnist.errors import UserError
+from fmnist.models import MODELS
+from fmnist.recipe import TrainConfig
+
+SMALL = TrainConfig(epochs=2, batch_size=64, precision="fp32")
+
+
+def weights(engine: Engine) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in engine.model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_it_overfits_64_images(dataset: Dataset, model: str) -> None:
+    few = Split(dataset.train.images[::5], dataset.train.labels[::5])
+    config = TrainConfig(
+        model=model, epochs=25, batch_size=32, learning_rate=1e-2, dropout=0, flip=False, precision="fp32"
+    )
+    engine = Engine(config, 10, "cpu")
+    losses = [engine.train_epoch(few, epoch + 1).loss for epoch in range(config.epochs)]
+    assert losses[0] > 1
+    assert losses[-1] < 0.05
+
+
+def test_it_learns_what_it_has_not_seen(dataset: Dataset) -> None:
+    engine = Engine(SMALL.model_copy(update={"epochs": 15}), 10, "cpu")
+    before = engine.evaluate(dataset.validation)
+    for epoch in range(1, 16):
+        engine.train_epoch(dataset.train, epoch)
+    after = engine.evaluate(dataset.validation)
+    assert before.scores.accuracy < 0.3 < 0.65 < after.scores.accuracy
+    assert after.confusion.sum() == len(dataset.validation)
+
+
+def test_a_mirrored_image_changes_little_after_training_with_flips(dataset: Dataset) -> None:
+    engine = Engine(SMALL.model_copy(update={"epochs": 10}), 10, "cpu")
+    for epoch in range(1, 11):
+        engine.train_epoch(dataset.train, epoch)
+    mirrored = Split(dataset.validation.images[:, :, ::-1].copy(), dataset.validation.labels)
+    straight, flipped = engine.evaluate(dataset.validation), engine.evaluate(mirrored)
+    assert abs(straight.scores.accuracy - flipped.scores.accuracy) < 0.1
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(dataset: Dataset) -> None:
+    def trained(seed: int) -> dict[str, torch.Tensor]:
+        torch.rand(seed + 3)  # whatever state the global generator is in
+        engine = Engine(SMALL.model_copy(update={"seed": seed}), 10, "cpu")
+        engine.train_epoch(dataset.train, 1)
+        return weights(engine)
+
+    first = trained(1)
+    assert same(first, trained(1))
+    assert not same(first, trained(2))
+
+
+def test_training_leaves_the_callers_random_numbers_alone(dataset: Dataset) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    Engine(SMALL, 10, "cpu").train_epoch(dataset.train, 1)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_a_restored_state_goes_on_to_the_same_bit(dataset: Dataset, model: str) -> None:
+    config = SMALL.model_copy(update={"model": model, "epochs": 3})
+    straight = Engine(config, 10, "cpu")
+    straight.train_epoch(dataset.train, 1)
+    saved = {name: tensor.clone().contiguous() for name, tensor in straight.state().items()}
+    straight.train_epoch(dataset.train, 2)
+    resumed = Engine(config, 10, "cpu")
+    resumed.load_state(saved)
+    resumed.train_epoch(dataset.train, 2)
+    assert same(straight.state(), resumed.state())
+
+
+def test_every_image_is_seen_once_an_epoch_but_for_a_lone_one(dataset: Dataset) -> None:
+    seen: list[int] = []
+    result = Engine(SMALL, 10, "cpu").train_epoch(dataset.train, 1, seen.append)
+    assert (result.images, seen) == (320, [64, 128, 192, 256, 320])
+    odd = Split(dataset.train.images[:129], dataset.train.labels[:129])
+    assert Engine(SMALL, 10, "cpu").train_epoch(odd, 1).images == 128  # one image has no variance to normalize by
+
+
+def test_a_blank_image_gives_finite_answers(dataset: Dataset) -> None:
+    blank = Split(np.zeros((70, 28, 28), np.uint8), np.zeros(70, np.int64))
+    engine = Engine(SMALL, 10, "cpu")
+    assert np.isfinite(engine.train_epoch(blank, 1).loss)
+    assert np.isfinite(engine.evaluate(blank).loss)
+
+
+def test_bf16_stays_close_to_fp32(dataset: Dataset) -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        engine = Engine(SMALL.model_copy(update={"precision": precision}), 10, "cpu")
+        losses.append([engine.train_epoch(dataset.train, epoch).loss for epoch in (1, 2)])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=0.05)
+    assert losses[0] != losses[1]
+
+
+def test_precision_and_device_by_name() -> None:
+    cpu = torch.device("cpu")
+    assert choose_precision("fp32", cpu) is torch.float32
+    assert choose_precision("bf16", cpu) is torch.bfloat16
+    assert choose_precision("auto", cpu) is (torch.bfloat16 if has_bf16(cpu) else torch.float32)
+    assert choose_device("cpu") == cpu
+    with pytest.raises(UserError, match="device 'gpu': there is no such device; choose auto, cpu or cuda"):
+        choose_device("gpu")
+    if not torch.cuda.is_available():
+        assert choose_device("auto") == cpu
+        with pytest.raises(UserError, match="device 'cuda': PyTorch sees no CUDA device here"):
+            choose_device("cuda")
+
+
+def test_onecycle_climbs_and_falls_to_next_to_nothing() -> None:
+    config = TrainConfig(learning_rate=1.0)
+    rates = [learning_rate(config, step, 1000) for step in range(1000)]
+    top = rates.index(max(rates))
+    assert 190 <= top <= 210
+    assert max(rates) == pytest.approx(1, abs=0.01)
+    assert rates[:top] == sorted(rates[:top])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[0] == pytest.approx(0.04, abs=0.01)
+    assert rates[-1] < 1e-4
+
+
+def test_constant_is_constant() -> None:
+    config = TrainConfig(learning_rate=0.5, schedule="constant")
+    assert {learning_rate(config, step, 10) for step in range(10)} == {0.5}
+
+
+def test_weight_decay_pulls_kernels_only(dataset: Dataset) -> None:
+    engine = Engine(SMALL.model_copy(update={"weight_decay": 0.1}), 10, "cpu")
+    decays = {id(p): group["weight_decay"] for group in engine.optimizer.param_groups for p in group["params"]}
+    for name, parameter in engine.model.named_parameters():
+        assert decays[id(parameter)] == (0.1 if parameter.dim() > 1 else 0), name

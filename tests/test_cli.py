@@ -1,0 +1,237 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fmnist import cli
+from fmnist.run import Run
+
+Command = Callable[..., tuple[int, str, str]]
+DATA = Path(__file__).parent / "data"
+QUICK = ("--epochs", "1", "--batch-size", "64", "--precision", "fp32")
+
+
+def files_below(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("train --epochs -1", "--epochs -1: is too small; give at least 1"),
+        ("train --epochs 1.5", "--epochs 1.5: is no whole number; give one"),
+        ("train --batch-size 0", "--batch-size 0: is too small; give at least 2"),
+        ("train --batch-size 321", "batch_size 321: is more than the 320 training images; give at most that"),
+        ("train --learning-rate nan", "--learning-rate nan: is no finite number; give one"),
+        ("train --learning-rate fast", "--learning-rate fast: is no number; give one"),
+        ("train --recipe banana", "recipe 'banana': there is no such recipe; choose fast or original"),
+        ("train --model banana", "model 'banana': there is no such model; choose cnn or resnet, or module:function"),
+        ("train --device banana", "device 'banana': there is no such device; choose auto, cpu or cuda"),
+        ("train --precision banana", "--precision banana: is not known; give 'auto', 'fp32' or 'bf16'"),
+        ("train --tag banana", "--tag 'banana': is no pair; give it as KEY=VALUE"),
+        ("train --data missing", "missing: is no folder; give one with two CSV files"),
+        ("train --data empty", "empty: holds no data; give one with two CSV files"),
+        ("train --data other", "other: holds no data; give one with two CSV files"),
+        ("train --resume banana", "run 'banana': there is no such run in "),
+        ("train --resume latest", "run 'latest': there is no run in "),
+        ("train banana", "got unexpected extra argument(s) (banana); see fmnist --help"),
+        ("train --banana", "no such option: --banana; see fmnist --help"),
+        ("banana", "no such command 'banana'"),
+        ("evaluate banana", "run 'banana': there is no such run in "),
+        ("evaluate text.onnx", "text.onnx: is no ONNX model"),
+        ("evaluate --split banana", "--split banana: there is no such split; give train, validation or test"),
+        ("predict", "missing argument 'FILE…'; see fmnist --help"),
+        ("predict --model text.onnx text.png", "text.onnx: is no ONNX model"),
+        ("predict --model MODEL text.png", "text.png: is no PNG, JPEG, WebP or IDX; give a picture"),
+        ("predict --model MODEL empty.png", "empty.png: is empty; give a picture"),
+        ("predict --model MODEL empty", "empty: is a folder; name the pictures in it"),
+        ("predict --model MODEL missing.png", "missing.png: cannot be read (No such file or directory)"),
+    ],
+)
+def test_bad_input_ends_in_one_line(fmnist: Command, home: Path, finished: Run, arguments: str, told: str) -> None:
+    place = home.parent
+    (place / "empty").mkdir()
+    (place / "other").mkdir()
+    (place / "other" / "readme.txt").write_text("hello")
+    for name in ("text.onnx", "text.png"):
+        (place / name).write_text("hello")
+    (place / "empty.png").touch()
+    fmnist("data")  # so that the data are cached
+    before = files_below(place)
+    code, out, err = fmnist(*arguments.replace("MODEL", str(finished.model)).split())
+    assert (code, out) == (2, "")
+    assert err.startswith(f"fmnist: {told}")
+    assert err.count("\n") == 1
+    assert files_below(place) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("FMNIST_DOWNLOAD", "FMNIST_DOWNLOAD banana: is neither"), ("FMNIST_X", "FMNIST_X: there is no")]
+)
+def test_a_wrong_setting_ends_in_one_line(
+    fmnist: Command, monkeypatch: pytest.MonkeyPatch, name: str, told: str
+) -> None:
+    monkeypatch.setenv(name, "banana")
+    code, out, err = fmnist("runs")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"fmnist: {told}")
+
+
+def test_a_place_that_cannot_be_written(fmnist: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FMNIST_HOME", str(tmp_path / "file"))
+    code, _, err = fmnist("data")
+    assert (code, err) == (
+        2,
+        f"fmnist: {tmp_path}/file/data: cannot be made a folder (Not a directory); choose another place\n",
+    )
+
+
+def test_debug_adds_the_traceback(home: Path) -> None:
+    with pytest.raises(ValueError, match="there is no such recipe"):
+        cli.main(["train", "--recipe", "banana", "--debug"])
+
+
+def test_the_whole_path_for_people(fmnist: Command, tmp_path: Path, finished: Run) -> None:
+    assert fmnist("runs") == (0, "no runs yet; make one: fmnist train\n", "")
+    code, out, err = fmnist("data")
+    assert (code, err) == (0, "")
+    assert "your own data" in out
+    assert "320" in out
+    code, out, err = fmnist("train", *QUICK, "--name", "mine", "--note", "a try", "--tag", "a=b=c")
+    assert (code, err) == (0, "")
+    for part in (
+        "conv3",
+        "73,856",
+        "246,666 parameters, 244,106",
+        "1/1",
+        "test, class by class",
+        "where the time went",
+        "next",
+    ):
+        assert part in out
+    run_id = next(line.split()[1] for line in out.splitlines() if line.startswith("run "))
+    code, out, _ = fmnist("runs")
+    assert code == 0
+    assert run_id in out
+    assert "mine" in out
+    code, out, _ = fmnist("evaluate")
+    assert code == 0
+    assert "on 100 test images" in out
+    Image.new("L", (40, 60), 200).save(tmp_path / "x.png")
+    code, out, _ = fmnist("predict", tmp_path / "x.png", DATA / "t10k-images-idx3-ubyte.gz")
+    assert code == 0
+    assert "x.png" in "".join(out.split())
+    assert "and 61 more; --json lists them all" in out
+    assert "█" in out
+
+
+def json_of(answer: tuple[int, str, str]) -> dict[str, Any]:
+    code, out, _ = answer
+    assert code == 0
+    assert out.count("\n") == 1
+    values: dict[str, Any] = json.loads(out)
+    return values
+
+
+def test_the_whole_path_for_programs(fmnist: Command, tmp_path: Path) -> None:
+    data = json_of(fmnist("data", "--json"))
+    assert data["images"] == {"train": 320, "validation": 80, "test": 100}
+    trained = json_of(fmnist("train", *QUICK, "--json", "--tag", "a=b"))
+    assert set(trained) == {"run_id", "epochs", "seconds", "images_per_second", "val", "test", "model"}
+    assert set(trained["val"]) == set(trained["test"]) == {"loss", "accuracy", "precision", "recall", "f1"}
+    scored = json_of(fmnist("evaluate", trained["run_id"], "--json"))
+    assert {name: scored[name] for name in trained["test"]} == trained["test"]
+    scored = json_of(fmnist("evaluate", trained["model"], "--split", "validation", "--json"))
+    assert {name: scored[name] for name in trained["val"]} == trained["val"]
+    assert json_of(fmnist("train", "--resume", "latest", "--json")) == trained
+    Image.new("L", (40, 60), 200).save(tmp_path / "x.png")
+    (answer,) = json_of(fmnist("predict", tmp_path / "x.png", "--json"))["predictions"]
+    assert answer["picture"] == str(tmp_path / "x.png")
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    (run,) = json_of(fmnist("runs", "--json"))["runs"]
+    assert (run["run_id"], run["finished"], run["tags"]) == (trained["run_id"], True, {"a": "b"})
+    assert run["config"]["epochs"] == 1
+
+
+def test_a_resume_refuses_what_differs_and_takes_what_does_not(fmnist: Command) -> None:
+    run_id = json_of(fmnist("train", *QUICK, "--json", "--name", "x"))["run_id"]
+    code, _, err = fmnist("train", "--resume", run_id, "--epochs", "2", "--name", "y")
+    assert code == 2
+    assert (
+        f"fmnist: run {run_id}: cannot go on with epochs 2 (the run has 1) or name 'y' (the run has 'x'); leave" in err
+    )
+    code, _, err = fmnist("train", "--resume", run_id, "--recipe", "original")
+    assert code == 2
+    assert "recipe 'original' (the run has 'fast')" in err
+    assert json_of(fmnist("train", "--resume", run_id, *QUICK, "--name", "x", "--json"))["run_id"] == run_id
+
+
+def start(home: Path, *arguments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "fmnist", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home.parent)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_training_that_can_go_on(
+    fmnist: Command, home: Path, number: signal.Signals, code: int
+) -> None:
+    process = start(home, "train", "--epochs", "1000", "--batch-size", "64")
+    until = time.monotonic() + 60
+    while not list(home.glob("runs/*/checkpoint")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == code
+    (run,) = (home / "runs").iterdir()
+    assert err.startswith(f"fmnist: run {run.name}: interrupted, ")
+    assert err.endswith(f"of 1000 epochs are saved; go on with: fmnist train --resume {run.name}\n")
+    assert not list(run.glob(".*"))
+
+
+def test_a_reader_that_leaves_early_is_no_error(fmnist: Command, home: Path) -> None:
+    fmnist("train", *QUICK)
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "fmnist", "runs"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_what_is_unexpected_is_one_line_too(fmnist: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(notice: object) -> None:
+        raise TypeError("a\nbug")
+
+    monkeypatch.setattr(cli, "open_workspace", broken)
+    code, out, err = fmnist("runs")
+    assert (code, out) == (1, "")
+    assert err == "fmnist: unexpected TypeError: a bug; see it whole with --debug, and report it\n"
+
+
+def test_a_missing_package_says_how_to_get_it(fmnist: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    code, _, err = fmnist("evaluate", "x.onnx")
+    assert code == 1
+    assert (
+        err == "fmnist: onnxruntime: is not installed; install what this command needs: pip install 'fmnist[train]'\n"
+    )
+
+
+def test_help_and_version(fmnist: Command) -> None:
+    code, out, _ = fmnist("--version")
+    assert (code, out.split()[0]) == (0, "fmnist")
+    code, out, _ = fmnist()
+    assert code == 0
+    for verb in ("data", "train", "evaluate", "predict", "runs"):
+        assert verb in out

@@ -1,0 +1,39 @@
+import pytest
+from pydantic import ValidationError
+
+from fmnist.errors import Failure, Interrupted, UserError, explain, listing, one_line
+from fmnist.recipe import TrainConfig
+
+
+def test_an_error_is_one_line_whatever_it_holds() -> None:
+    assert str(UserError("a\nb", "is\twrong;\n  mend it")) == "a b: is wrong; mend it"
+    assert one_line(" x \n y ") == "x y"
+
+
+def test_errors_are_what_pythons_users_expect() -> None:
+    assert issubclass(UserError, ValueError) and UserError.exit_code == 2
+    assert issubclass(Failure, RuntimeError) and Failure.exit_code == 1
+    assert issubclass(Interrupted, KeyboardInterrupt)
+
+
+def test_listing() -> None:
+    assert listing(["a"]) == "a"
+    assert listing(["a", "b", "c"]) == "a, b or c"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("epochs", -1, "--epochs -1: is too small; give at least 1"),
+        ("epochs", "x", "--epochs x: is no whole number; give one"),
+        ("learning_rate", float("nan"), "--learning_rate nan: is no finite number; give one"),
+        ("learning_rate", 0, "--learning_rate 0: is too small; give more than 0.0"),
+        ("dropout", 3, "--dropout 3: is too large; give at most 2.0"),
+        ("keep", "x", "--keep x: is not known; give 'last' or 'best'"),
+        ("banana", 1, "--banana 1: is not known; leave it out"),
+    ],
+)
+def test_explain_names_value_and_remedy(field: str, value: object, told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        TrainConfig(**{field: value})  # type: ignore[arg-type]
+    assert str(explain(caught.value, lambda name: f"--{name}")) == told

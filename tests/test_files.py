@@ -1,0 +1,66 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from fmnist import files
+from fmnist.errors import Failure, UserError
+
+
+def test_a_whole_file_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    files.write_whole(path, "old")
+    files.write_whole(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    files.write_whole(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Failure, match=r"x: cannot be written \(No space left on device\); make room"):
+        files.write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_the_content_is_on_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (done.append("fsync"), fsync(descriptor))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, target: (done.append("replace"), replace(self, target))[1])
+    files.write_whole(tmp_path / "x", "new")
+    assert done == ["fsync", "replace", "fsync"]
+
+
+def test_every_flipped_bit_of_a_sealed_file_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    files.write_sealed(path, b"content")
+    assert files.read_sealed(path) == b"content"
+    raw = path.read_bytes()
+    for position in range(len(raw)):
+        path.write_bytes(raw[:position] + bytes([raw[position] ^ 1]) + raw[position + 1 :])
+        with pytest.raises(Failure, match="x: is damaged"):
+            files.read_sealed(path)
+    for length in (0, 10, len(raw) - 1):
+        path.write_bytes(raw[:length])
+        with pytest.raises(Failure, match="x: is damaged"):
+            files.read_sealed(path)
+
+
+def test_a_scratch_folder_goes_with_what_is_in_it(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), files.scratch_folder(tmp_path / "parent") as scratch:
+        (scratch / "half").write_text("half")
+        raise RuntimeError
+    assert list((tmp_path / "parent").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be made a folder \(Not a directory\)"):
+        files.make_folder(tmp_path / "file" / "below")

@@ -1,0 +1,96 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fmnist
+from fmnist import Predictor, TrainConfig, evaluate, load_data, train
+from fmnist.data.dataset import Dataset
+from fmnist.errors import Failure, UserError
+from fmnist.progress import Silent
+from fmnist.workspace import Workspace
+
+DATA = Path(__file__).parent / "data"
+CONFIG = TrainConfig(epochs=1, batch_size=64, precision="fp32")
+
+
+def test_the_api_from_data_to_answers(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = load_data()
+    run = train(CONFIG, data, name="first", tags={"a": "b"})
+    assert "1/1" in capsys.readouterr().out  # it shows its progress
+    result = run.result
+    assert result is not None
+    assert (run.about.name, run.about.tags, run.about.data["digest"]) == ("first", {"a": "b"}, data.digest)
+    assert evaluate(run).scores == evaluate("latest").scores == result.test
+    assert evaluate(run.id, "validation").scores == result.val
+    assert Predictor(run.model).predict(data.test.images[:1])[0].label in data.class_names
+    assert train(resume="latest", watcher=Silent()) == run
+
+
+def test_the_module_offers_its_names_and_no_others() -> None:
+    assert set(fmnist.__all__) <= set(dir(fmnist))
+    with pytest.raises(AttributeError, match="module 'fmnist' has no attribute 'banana'"):
+        _ = fmnist.banana
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        ("import fmnist", {"torch", "numpy", "pydantic", "rich", "onnxruntime"}),
+        ("import fmnist.workspace, fmnist.cli", {"torch", "sklearn", "pyarrow", "onnxruntime", "pooch", "onnx"}),
+        ("from fmnist import TrainConfig; TrainConfig()", {"torch", "numpy"}),
+    ],
+)
+def test_imports_bring_no_more_than_they_need(statement: str, forbidden: set[str]) -> None:
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert forbidden.isdisjoint(loaded)
+
+
+def test_a_resume_takes_the_runs_own_configuration(workspace: Workspace, dataset: Dataset) -> None:
+    run = workspace.new_run(CONFIG, dataset, "cpu").run
+    with pytest.raises(
+        UserError,
+        match=rf"run {run.id}: cannot go on with epochs 5 \(the run has 1\) or seed 3 \(the run has 0\); leave",
+    ):
+        train(CONFIG.model_copy(update={"seed": 3, "epochs": 5}), resume=run.id)
+    assert train(CONFIG, resume=run.id, watcher=Silent()).result is not None
+
+
+def test_a_resume_with_other_data_is_refused(workspace: Workspace, dataset: Dataset, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(DATA, own, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    run = workspace.new_run(CONFIG, workspace.load_data(own), "cpu").run
+    assert workspace.data_of(run).source == str(own)  # from where the run had them
+    for name in ("images-idx3", "labels-idx1"):
+        shutil.copy(DATA / f"t10k-{name}-ubyte.gz", own / f"train-{name}-ubyte.gz")
+    with pytest.raises(
+        UserError, match=rf"data {own}: have the digest .*, run {run.id} was trained on .*; give its own"
+    ):
+        workspace.resume(run.id)
+    assert workspace.resume(run.id, dataset).data is dataset
+
+
+def test_two_processes_do_not_train_one_run(workspace: Workspace, dataset: Dataset) -> None:
+    job = workspace.new_run(CONFIG, dataset, "cpu")
+    with job.run.lock(), pytest.raises(Failure, match="is being trained by process"):
+        workspace.resume(job.run.id).train(Silent())
+
+
+def test_a_run_that_has_no_model_yet_cannot_answer(workspace: Workspace, dataset: Dataset) -> None:
+    run = workspace.new_run(CONFIG, dataset, "cpu").run
+    with pytest.raises(UserError, match="has no model yet; finish it"):
+        workspace.predictor(run.id)
+    with pytest.raises(UserError, match="there is no finished run"):
+        workspace.predictor()
+
+
+def test_a_damaged_model_is_named_and_not_loaded(workspace: Workspace, dataset: Dataset) -> None:
+    run = workspace.new_run(CONFIG, dataset, "cpu").train(Silent())
+    raw = bytearray(run.model.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    run.model.write_bytes(raw)
+    with pytest.raises(Failure, match=r"model\.onnx: is damaged: its SHA-256 is not the one"):
+        workspace.evaluate(run.id)
