@@ -29,7 +29,7 @@ class _Stopped(Exception):
 
 
 class _Verbs(TyperGroup):
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
@@ -80,6 +80,7 @@ def train(
     epochs: Annotated[str | None, typer.Option(metavar="N", help="passes over the training images, at most")] = None,
     batch_size: Annotated[str | None, typer.Option(metavar="N", help="images a step")] = None,
     learning_rate: Annotated[str | None, typer.Option(metavar="X", help="the schedule's highest step size")] = None,
+    flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="mirror half of the images, or none")] = None,
     precision: Annotated[str | None, typer.Option(metavar="NAME", help="auto, fp32 or bf16")] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="start of all randomness but for the split's")] = None,
     folder: DataFolder = None,
@@ -98,6 +99,7 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "flip": flip,
         "precision": precision,
         "seed": seed,
     }
@@ -248,6 +250,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"] or ["--help"]
     signal.signal(signal.SIGTERM, _terminate)
+    sys.path.append(str(Path.cwd()))  # where --model module:function of one's own lies
     try:
         app(given, prog_name="fmnist", standalone_mode=False)
         sys.stdout.flush()

@@ -112,7 +112,9 @@ def _read_class_names(path: Path) -> list[str]:
 def fetch(folder: Path, connect_timeout: float, notice: Notice) -> LocalFiles:
     """Get Fashion-MNIST into the empty `folder`, verified. Raises Failure if it cannot be had."""
     attempts = []
-    places = [(address, partial(_download, address, connect_timeout=connect_timeout)) for address in ADDRESSES]
+    places: list[tuple[str, Callable[[Path], LocalFiles]]] = [
+        (address, partial(_download, address, connect_timeout=connect_timeout)) for address in ADDRESSES
+    ]
     places.append((f"Debian's package {DEBIAN_PACKAGE}", _unpack_debian))
     for number, (place, get) in enumerate(places):
         notice(f"getting Fashion-MNIST from {place}")
