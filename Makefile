@@ -8,7 +8,7 @@ READY := .venv/.ready
 PRELOAD ?= $(firstword $(wildcard /usr/lib/*/libtcmalloc_minimal.so.4))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check constraints
+.PHONY: help setup train test check bench-train keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,19 @@ check: $(READY) ## format, lint, types, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+PEERS := bench/peers/.venv/.ready
+
+$(PEERS): bench/peers/requirements-keras.txt
+	$(PYTHON) -m venv bench/peers/.venv
+	bench/peers/.venv/bin/pip install --quiet --disable-pip-version-check --requirement bench/peers/requirements-keras.txt
+	@touch $@
+
+bench-train: $(READY) $(PEERS) ## training speed against Keras + TensorFlow, into bench/RESULTS.md
+	@LD_PRELOAD="$(PRELOAD)" $(BIN)/python bench/train.py $(ARGS)
+
+keras-fixture: $(PEERS) ## make tests/data/keras.npz anew: what Keras itself computes
+	@TF_CPP_MIN_LOG_LEVEL=3 bench/peers/.venv/bin/python bench/peers/keras_fixture.py
 
 constraints: ## resolve constraints.txt anew, for every platform and Python at once (needs uv)
 	@uv pip compile pyproject.toml --quiet --universal --all-extras --python-version 3.11 --no-annotate --no-header \

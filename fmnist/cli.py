@@ -1,30 +1,27 @@
 """The command line: a verb a function, thin. Results go to stdout, what happens meanwhile to stderr."""
 
 import json
-import signal
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from typer.core import TyperGroup
-from typer.exceptions import TyperException
 
 from fmnist import __version__
 from fmnist import console as show
 from fmnist.data.dataset import SPLITS, Dataset
-from fmnist.errors import Failure, Interrupted, UserError, explain, listing, one_line
+from fmnist.errors import Interrupted, UserError, listing
 from fmnist.progress import Live
 from fmnist.recipe import make_config
 from fmnist.run import LATEST, Run
 from fmnist.workspace import Job, Workspace, check_same_config, open_workspace, print_notice
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """A KeyboardInterrupt on its way past Typer, which would swallow it with its message."""
 
 
@@ -33,7 +30,7 @@ class _Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            raise _Stopped(str(stop) if isinstance(stop, Interrupted) else "interrupted") from stop
+            raise Stopped(str(stop) if isinstance(stop, Interrupted) else "interrupted") from stop
 
 
 app = typer.Typer(
@@ -242,55 +239,3 @@ def _common(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="with any verb: tracebacks of errors")] = False,
 ) -> None: ...
-
-
-def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0 done, 1 failed, 2 bad input, 130 and 143 interrupted."""
-    given = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"] or ["--help"]
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.path.append(str(Path.cwd()))  # where --model module:function of one's own lies
-    try:
-        app(given, prog_name="fmnist", standalone_mode=False)
-        sys.stdout.flush()
-        code = 0
-    except Exception as error:
-        if debug:
-            raise
-        code, message = _told(error)
-        if message:
-            sys.stderr.write(f"fmnist: {message}\n")
-    sys.exit(code)
-
-
-_terminated = False
-
-
-def _terminate(signum: int, frame: object) -> NoReturn:
-    """SIGTERM ends things as Ctrl-C does, with an exit code of its own."""
-    global _terminated
-    _terminated = True
-    raise KeyboardInterrupt
-
-
-def _told(error: Exception) -> tuple[int, str]:
-    """(exit code, the line to print) for what ended a command."""
-    match error:
-        case UserError() | Failure():
-            return error.exit_code, str(error)
-        case _Stopped():
-            return (143 if _terminated else 130), str(error)
-        case ValidationError():
-            return 2, str(explain(error, lambda field: "--" + field.replace("_", "-")))
-        case TyperException():
-            message = one_line(error.format_message()).rstrip(".").replace(". ", "; ")
-            return error.exit_code, f"{message[:1].lower()}{message[1:]}; see fmnist --help"
-        case BrokenPipeError():  # fmnist runs | head
-            sys.stdout = None  # so that the interpreter does not flush it again
-            return 1, ""
-        case ModuleNotFoundError():
-            return 1, f"{error.name}: is not installed; install what this command needs: pip install 'fmnist[train]'"
-        case OSError() if error.filename:
-            return 1, f"{error.filename}: {error.strerror}; mend that and run the command again"
-    return 1, f"unexpected {type(error).__name__}: {one_line(error)}; see it whole with --debug, and report it"

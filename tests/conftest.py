@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fmnist.cli import main
+from fmnist.__main__ import main
 from fmnist.data.dataset import Dataset
 from fmnist.data.sources import find_local
 from fmnist.recipe import TrainConfig

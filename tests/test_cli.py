@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fmnist import cli
+from fmnist.__main__ import main
 from fmnist.run import Run
 
 Command = Callable[..., tuple[int, str, str]]
@@ -97,7 +98,7 @@ def test_a_place_that_cannot_be_written(fmnist: Command, monkeypatch: pytest.Mon
 
 def test_debug_adds_the_traceback(home: Path) -> None:
     with pytest.raises(ValueError, match="there is no such recipe"):
-        cli.main(["train", "--recipe", "banana", "--debug"])
+        main(["train", "--recipe", "banana", "--debug"])
 
 
 def test_the_whole_path_for_people(fmnist: Command, tmp_path: Path, finished: Run) -> None:

@@ -1,10 +1,9 @@
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from fmnist.errors import UserError
-from fmnist.models import MODELS, Dropout, count_parameters, find_model, layer_table, seed_dropout
+from fmnist.layers import Dropout
+from fmnist.models import MODELS, count_parameters, find_model, layer_table
 
 
 def test_the_layer_table_is_the_original_layer_for_layer() -> None:
@@ -62,48 +61,3 @@ def test_a_model_that_is_not_there(name: str) -> None:
 
 def test_a_model_of_ones_own_by_import_path() -> None:
     assert find_model("fmnist.models:resnet") is MODELS["resnet"]
-
-
-@pytest.mark.parametrize("rate", [0.1, 0.25, 0.4, 0.5])
-def test_dropout_drops_at_its_rate_and_keeps_the_mean(rate: float) -> None:
-    layer = Dropout(rate)
-    seed_dropout(layer, (0,))
-    out = layer(torch.ones(200, 32, 13, 13))
-    dropped = (out == 0).float()
-    assert dropped.mean().item() == pytest.approx(round(rate * 256) / 256, abs=2e-3)
-    assert out.mean().item() == pytest.approx(1, abs=4e-3)
-    flat = dropped.flatten(1)
-    for shifted in (flat.roll(1, 1), flat.roll(1, 0), flat.roll(8, 1), flat.roll(13, 1)):  # units and samples
-        assert abs(np.corrcoef(flat.flatten(), shifted.flatten())[0, 1]) < 4e-3
-    again = (layer(torch.ones(200, 32, 13, 13)) == 0).float()  # steps
-    assert abs(np.corrcoef(dropped.flatten(), again.flatten())[0, 1]) < 4e-3
-
-
-def test_dropout_masks_follow_from_the_seed_and_differ_between_layers() -> None:
-    layers = nn.ModuleList([Dropout(0.5), Dropout(0.5)])
-    x = torch.ones(8, 4, 6, 6)
-
-    def masks(seed: int) -> list[torch.Tensor]:
-        seed_dropout(layers, (seed, 3))
-        return [layer(x) for layer in layers]
-
-    first, second = masks(1)
-    assert torch.equal(first, masks(1)[0]) and torch.equal(second, masks(1)[1])
-    assert not torch.equal(first, second) and not torch.equal(first, masks(2)[0])
-
-
-def test_dropout_is_itself_in_every_memory_format_and_off_in_evaluation() -> None:
-    layer = Dropout(0.5)
-    x = torch.rand(4, 8, 5, 5).to(memory_format=torch.channels_last) + 1
-    out = layer(x)
-    assert out.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(out[out != 0], 2 * x[out != 0])
-    assert torch.equal(layer.eval()(x), x)
-
-
-def test_dropout_passes_gradients_where_it_passed_values() -> None:
-    x = torch.rand(4, 8, requires_grad=True)
-    out = Dropout(0.5)(x)
-    out.sum().backward()
-    assert x.grad is not None
-    assert torch.equal(x.grad, (out != 0).float() * 2)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from fmnist.data.dataset import Split
 from fmnist.errors import UserError
-from fmnist.models import find_model, seed_dropout
+from fmnist.layers import seed_dropout
+from fmnist.models import find_model
 from fmnist.recipe import Precision, TrainConfig
 from fmnist.scores import Evaluation, confusion_matrix
 
