@@ -51,11 +51,6 @@ def print_json(values: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(values) + "\n")
 
 
-def _consoles(as_json: bool) -> Console:
-    """Where to print for people: with --json, stdout is for the object alone."""
-    return Console(stderr=as_json)
-
-
 @app.command()
 def data(folder: DataFolder = None, as_json: Json = False) -> None:
     """Get the data, verify them, and say what they are."""
@@ -65,7 +60,7 @@ def data(folder: DataFolder = None, as_json: Json = False) -> None:
         facts: dict[str, Any] = {"name": found.name, "source": found.source, "digest": found.digest}
         print_json(facts | {"class_names": found.class_names, "images": splits})
     else:
-        show.show_data(_consoles(as_json), found)
+        show.show_data(show.make_console(stderr=as_json), found)
 
 
 @app.command()
@@ -90,7 +85,7 @@ def train(
 ) -> None:
     """Train a model, score it, save the run."""
     started = time.perf_counter()
-    workspace, console = open_workspace(print_notice), _consoles(as_json)
+    workspace, console = open_workspace(print_notice), show.make_console(stderr=as_json)
     changes = {
         "model": model,
         "epochs": epochs,
@@ -179,7 +174,7 @@ def evaluate(
         values: dict[str, Any] = {"model": str(predictor.path), "split": split, **evaluation.scores._asdict()}
         print_json(values | {"confusion": evaluation.confusion.tolist()})
     else:
-        show.show_evaluation(_consoles(as_json), model, split, predictor.class_names, evaluation)
+        show.show_evaluation(show.make_console(stderr=as_json), model, split, predictor.class_names, evaluation)
 
 
 @app.command()
@@ -201,7 +196,7 @@ def predict(
         rows = [{"picture": name, **answer._asdict()} for name, answer in zip(names, answers, strict=True)]
         print_json({"model": str(predictor.path), "predictions": rows})
     else:
-        show.show_answers(_consoles(as_json), names, answers)
+        show.show_answers(show.make_console(stderr=as_json), names, answers)
 
 
 @app.command()
@@ -211,9 +206,9 @@ def runs(as_json: Json = False) -> None:
     if as_json:
         print_json({"runs": [_run_values(run) for run in found]})
     elif found:
-        show.show_runs(_consoles(as_json), found)
+        show.show_runs(show.make_console(stderr=as_json), found)
     else:
-        _consoles(as_json).print("no runs yet; make one: fmnist train")
+        show.make_console(stderr=as_json).print("no runs yet; make one: fmnist train")
 
 
 def _run_values(run: Run) -> dict[str, Any]:
@@ -230,7 +225,7 @@ def _run_values(run: Run) -> dict[str, Any]:
 
 def _version(asked: bool) -> None:
     if asked:
-        Console().print(f"fmnist {__version__}", highlight=False)
+        show.make_console().print(f"fmnist {__version__}")
         raise typer.Exit
 
 

@@ -18,9 +18,14 @@ BAR_WIDTH = 24
 MOST_ROWS = 40
 
 
-def table(*columns: str, title: str | None = None) -> Table:
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that prints names as they are: no markup, no emoji, no highlighting."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def table(*columns: str) -> Table:
     """A table in the house's style: the first column is text, the others are numbers."""
-    result = Table(box=SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    result = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
         result.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     return result
@@ -29,39 +34,39 @@ def table(*columns: str, title: str | None = None) -> Table:
 def show_data(console: Console, data: Dataset) -> None:
     """One data set: where from, how much, recognized or not."""
     what = "Fashion-MNIST, verified" if data.name == FASHION_MNIST else "your own data (not the known Fashion-MNIST)"
-    console.print(f"[bold]{what}[/]  digest {data.digest[:12]}  from {data.source}", highlight=False)
+    console.print(Text.assemble((what, "bold"), f"  digest {data.digest[:12]}  from {data.source}"), soft_wrap=True)
     rows = table("split", "images", "classes", "fewest of a class", "most")
     for name in SPLITS:
         counts = np.bincount(data.split(name).labels, minlength=len(data.class_names))
         rows.add_row(name, f"{counts.sum():,}", str(np.count_nonzero(counts)), f"{counts.min():,}", f"{counts.max():,}")
     console.print(rows)
-    console.print(f"classes: {', '.join(data.class_names)}", highlight=False, markup=False)
+    console.print(f"classes: {', '.join(data.class_names)}")
 
 
 def show_layers(console: Console, job: Any) -> None:
     """The layers of a job's model."""
     total, trainable = job.parameters
-    rows = table("layer", "kind", "output shape", "parameters", title=f"model {job.run.config.model}")
+    rows = table("layer", "kind", "output shape", "parameters")
     rows.columns[1].justify = "left"
     for layer in job.layers:
         shape = " x ".join(map(str, layer.output_shape))
         rows.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}")
     console.print(rows)
-    console.print(f"{total:,} parameters, {trainable:,} of them trainable\n", highlight=False)
+    console.print(f"{job.run.config.model}: {total:,} parameters, {trainable:,} of them trainable\n")
 
 
 def show_start(console: Console, run: Run, data: Dataset) -> None:
     """A run that is about to train."""
     about = run.about
-    console.print(f"[bold]run {run.id}[/]", highlight=False)
+    console.print(f"run {run.id}", style="bold")
     what = "Fashion-MNIST, verified" if data.name == FASHION_MNIST else f"your own ({data.source})"
     sizes = ", ".join(f"{len(data.split(name)):,} {name}" for name in SPLITS)
-    console.print(f"data   {what}: {sizes} images", highlight=False, markup=False)
+    console.print(f"images {what}: {sizes}", soft_wrap=True)
+    config = about.config
     console.print(
-        f"recipe {about.config.recipe}: at most {about.config.epochs} epochs, batches of {about.config.batch_size}, "
-        f"seed {about.config.seed}, on {about.device} in {about.precision}\n",
-        highlight=False,
-        markup=False,
+        f"recipe {config.recipe}: at most {config.epochs} epochs, batches of {config.batch_size}, "
+        f"seed {config.seed}, on {about.device} in {about.precision}\n",
+        soft_wrap=True,
     )
 
 
@@ -69,7 +74,7 @@ def show_result(console: Console, run: Run, result: Result, extra_phases: dict[s
     """The summary of a finished run: scores, classes, time, what to do next."""
     names = run.about.data["class_names"]
     kept = "" if result.best_epoch == result.epochs else f", weights of epoch {result.best_epoch}"
-    console.print(f"\n[bold]run {run.id}[/] is done: {result.epochs} epochs{kept}", highlight=False)
+    console.print(Text.assemble("\n", (f"run {run.id}", "bold"), f" is done: {result.epochs} epochs{kept}"))
     rows = table("split", *Scores._fields)
     rows.add_row("validation", *_score_cells(result.val))
     rows.add_row("test", *_score_cells(result.test), style="bold")
@@ -82,11 +87,12 @@ def show_result(console: Console, run: Run, result: Result, extra_phases: dict[s
         times.add_row(name, f"{seconds:.1f}", f"{seconds / total:.0%}")
     times.add_row("total", f"{total:.1f}", "", style="bold")
     console.print(times)
-    console.print(f"{result.images_per_second:,.0f} images/s in training\n", highlight=False)
-    console.print("[bold]next[/]  fmnist predict PICTURE…     what is this garment?", highlight=False)
-    console.print(f"      fmnist evaluate {run.id}   the same scores again", highlight=False)
-    console.print("      fmnist runs                 all runs, compared", highlight=False)
-    console.print(f"      {run.model}", highlight=False, soft_wrap=True)
+    console.print(f"{result.images_per_second:,.0f} images/s in training\n")
+    console.print("next", style="bold")
+    console.print("  fmnist predict PICTURE…                what is this garment?")
+    console.print(f"  fmnist evaluate {run.id}   these scores again")
+    console.print("  fmnist runs                            all runs, compared")
+    console.print(f"the model: {run.model}", soft_wrap=True)
 
 
 def _score_cells(scores: Scores) -> list[str]:
@@ -96,7 +102,7 @@ def _score_cells(scores: Scores) -> list[str]:
 def show_classes(console: Console, names: Sequence[str], confusion: Any) -> None:
     """Per-class scores, and what each class is most often taken for."""
     each = class_scores(confusion)
-    rows = table("class", "precision", "recall", "f1", "images", "most often taken for", title="test, class by class")
+    rows = table("class", "precision", "recall", "f1", "images", "most often taken for")
     rows.columns[-1].justify = "left"
     mistakes = confusion - np.diag(np.diagonal(confusion))
     for index, name in enumerate(names):
@@ -109,7 +115,7 @@ def show_classes(console: Console, names: Sequence[str], confusion: Any) -> None
 
 def show_evaluation(console: Console, model: str, split: str, names: Sequence[str], evaluation: Evaluation) -> None:
     """A model's scores on a split."""
-    console.print(f"[bold]{model}[/] on {evaluation.confusion.sum():,} {split} images", highlight=False)
+    console.print(Text.assemble((model, "bold"), f" on {evaluation.confusion.sum():,} {split} images"), soft_wrap=True)
     rows = table("split", *Scores._fields)
     rows.add_row(split, *_score_cells(evaluation.scores))
     console.print(rows)
@@ -141,10 +147,10 @@ def show_answers(console: Console, names: Sequence[str], answers: Sequence[Answe
     rows.columns[0].no_wrap, rows.columns[0].overflow = False, "fold"
     for name, answer in list(zip(names, answers, strict=True))[:MOST_ROWS]:
         others = [f"{label} {value:.0%}" for label, value in list(answer.probabilities.items())[1:3] if value >= 0.005]
-        rows.add_row(Text(name), answer.label, f"{answer.probability:.1%}", bar(answer.probability), ", ".join(others))
+        rows.add_row(name, answer.label, f"{answer.probability:.1%}", bar(answer.probability), ", ".join(others))
     console.print(rows)
     if len(answers) > MOST_ROWS:
-        console.print(f"and {len(answers) - MOST_ROWS:,} more; --json lists them all", highlight=False)
+        console.print(f"and {len(answers) - MOST_ROWS:,} more; --json lists them all")
 
 
 def bar(share: float) -> Text:

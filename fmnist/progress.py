@@ -57,7 +57,7 @@ class Live:
     """A row an epoch, and under them a bar for the epoch in progress where the console can redraw it."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or Console(markup=False, emoji=False, highlight=False)
         columns = TextColumn("{task.description:>8}"), BarColumn(40), TextColumn("{task.fields[speed]}")
         self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
         self._task: TaskID | None = None
@@ -65,9 +65,9 @@ class Live:
 
     def begin(self, config: TrainConfig, images: int, records: list[Record]) -> None:
         self._epochs = config.epochs
-        self.console.print(HEADER, style="bold", highlight=False)
+        self.console.print(HEADER, style="bold")
         for record in records:
-            self.console.print(epoch_row(record, self._epochs), style="dim", highlight=False)
+            self.console.print(epoch_row(record, self._epochs), style="dim")
         if self.console.is_terminal or self.console.is_jupyter:
             self._bar.start()
             total = images * config.epochs
@@ -83,7 +83,7 @@ class Live:
             self._bar.update(self._task, completed=completed, description=description, speed=speed)
 
     def epoch(self, record: Record) -> None:
-        self.console.print(epoch_row(record, self._epochs), highlight=False)
+        self.console.print(epoch_row(record, self._epochs))
 
     def phase(self, name: str) -> None:
         if self._task is not None:
@@ -92,7 +92,7 @@ class Live:
         if self._bar.live.is_started:
             self._bar.add_task(name, total=None, speed="")
         else:
-            self.console.print(f"{name} …", style="dim", highlight=False)
+            self.console.print(f"{name} …", style="dim")
 
     def end(self) -> None:
         self._bar.stop()

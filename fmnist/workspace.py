@@ -224,7 +224,7 @@ def check_same_config(run: Run, differences: Mapping[str, tuple[Any, Any]]) -> N
 def print_notice(text: str) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print(f"fmnist: {text}", style="dim", highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True, markup=False, highlight=False).print(f"fmnist: {text}", style="dim", soft_wrap=True)
 
 
 def _versions() -> dict[str, str]:

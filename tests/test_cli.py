@@ -112,7 +112,7 @@ def test_the_whole_path_for_people(fmnist: Command, tmp_path: Path, finished: Ru
     for part in (
         "conv3",
         "73,856",
-        "246,666 parameters, 244,106",
+        "cnn: 246,666 parameters, 244,106",
         "1/1",
         "test, class by class",
         "where the time went",

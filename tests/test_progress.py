@@ -24,13 +24,13 @@ def follow(console: Console) -> str:
 
 
 def test_a_file_gets_a_plain_line_an_epoch() -> None:
-    lines = follow(Console(file=io.StringIO(), width=100)).splitlines()
+    lines = follow(Console(file=io.StringIO(), width=100, highlight=False)).splitlines()
     assert lines[:3] == [HEADER, epoch_row(record(1), 3), epoch_row(record(2), 3)]
     assert "\x1b" not in "".join(lines)
 
 
 def test_a_terminal_gets_a_bar_as_well() -> None:
-    text = follow(Console(file=io.StringIO(), width=100, force_terminal=True))
+    text = follow(Console(file=io.StringIO(), width=100, force_terminal=True, highlight=False))
     assert "━" in text
     assert "2/3" in text
     assert epoch_row(record(2), 3) in text

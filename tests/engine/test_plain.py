@@ -37,7 +37,7 @@ def test_it_learns_what_it_has_not_seen(dataset: Dataset) -> None:
     for epoch in range(1, 16):
         engine.train_epoch(dataset.train, epoch)
     after = engine.evaluate(dataset.validation)
-    assert before.scores.accuracy < 0.3 < 0.65 < after.scores.accuracy
+    assert before.scores.accuracy < 0.3 < 0.5 < after.scores.accuracy
     assert after.confusion.sum() == len(dataset.validation)
 
 

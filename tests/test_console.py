@@ -1,0 +1,60 @@
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fmnist import console as show
+from fmnist.predictor import Answer
+from fmnist.run import Run
+
+
+@pytest.fixture
+def console() -> Console:
+    console = show.make_console()
+    console.file = io.StringIO()
+    console.width = 100
+    return console
+
+
+def shown(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_class_names_what_it_is_most_often_taken_for(console: Console) -> None:
+    show.show_classes(console, ["hat", "sock", "glove"], np.array([[8, 2, 0], [1, 5, 4], [0, 0, 9]]))
+    rows = {line.split()[0]: line.split() for line in shown(console).splitlines() if line.strip()}
+    assert rows["hat"] == ["hat", "0.8889", "0.8000", "0.8421", "10", "sock", "(2)"]
+    assert rows["sock"][-2:] == ["glove", "(4)"]
+    assert rows["glove"] == ["glove", "0.6923", "1.0000", "0.8182", "9"]
+
+
+def test_a_result_tells_scores_time_and_what_to_do_next(console: Console, finished: Run) -> None:
+    result = finished.result
+    assert result is not None
+    show.show_result(console, finished, result, {"data": 1.5})
+    text = shown(console)
+    for part in (
+        finished.id,
+        f"{result.test.accuracy:.2%}",
+        f"{result.val.f1:.4f}",
+        "data",
+        "total",
+        str(finished.model),
+    ):
+        assert part in text
+    assert f"fmnist evaluate {finished.id}" in text
+
+
+def test_names_are_printed_as_they_are(console: Console) -> None:
+    show.show_answers(console, ["[bold]:smile:[/x].png"], [Answer("[red]", 0.9, {"[red]": 0.9, "b": 0.1})])
+    assert "[bold]:smile:[/x].png" in shown(console)
+    assert "[red]" in shown(console)
+
+
+@pytest.mark.parametrize(
+    ("share", "drawn"), [(0, ""), (1, "█" * 24), (0.5, "█" * 12), (1 / 192, "▏"), (0.51, "█" * 12 + "▎")]
+)
+def test_bars(share: float, drawn: str) -> None:
+    assert show.bar(share).plain == drawn.ljust(24)
