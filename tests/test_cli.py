@@ -114,7 +114,7 @@ def test_the_whole_path_for_people(fmnist: Command, tmp_path: Path, finished: Ru
         "73,856",
         "cnn: 246,666 parameters, 244,106",
         "1/1",
-        "test, class by class",
+        "most often taken for",
         "where the time went",
         "next",
     ):
