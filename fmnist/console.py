@@ -1,6 +1,10 @@
 """What a terminal sees: values in, tables out."""
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,10 +93,20 @@ def show_result(console: Console, run: Run, result: Result, extra_phases: dict[s
     console.print(times)
     console.print(f"{result.images_per_second:,.0f} images/s in training\n")
     console.print("next", style="bold")
-    console.print("  fmnist predict PICTURE…                what is this garment?")
-    console.print(f"  fmnist evaluate {run.id}   these scores again")
-    console.print("  fmnist runs                            all runs, compared")
+    commands = {
+        "predict PICTURE…": "what is this garment?",
+        f"evaluate {run.id}": "these scores again",
+        "runs": "all runs",
+    }
+    for command, purpose in commands.items():
+        console.print(f"  {program()} {command:32} {purpose}", soft_wrap=True)
     console.print(f"the model: {run.model}", soft_wrap=True)
+
+
+def program() -> str:
+    """What to type for `fmnist` here: its path, where it is not on PATH (as under `make train`)."""
+    own = Path(sys.argv[0])
+    return os.path.relpath(own) if own.name == "fmnist" and not shutil.which("fmnist") else "fmnist"
 
 
 def _score_cells(scores: Scores) -> list[str]:
