@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from fmnist import __version__
 from fmnist import console as show
 from fmnist.data.dataset import SPLITS, Dataset
-from fmnist.errors import Interrupted, UserError, listing
+from fmnist.errors import Failure, Interrupted, UserError, listing
 from fmnist.progress import Live
 from fmnist.recipe import make_config
 from fmnist.run import LATEST, Run
@@ -212,14 +212,17 @@ def runs(as_json: Json = False) -> None:
 
 
 def _run_values(run: Run) -> dict[str, Any]:
-    about, result = run.about, run.result
-    head: dict[str, Any] = {
-        "run_id": run.id,
-        "name": about.name,
-        "created": about.created,
+    try:
+        about, result = run.about, run.result
+    except Failure as damage:
+        return {"run_id": run.id, "finished": False, "damaged": str(damage)}
+    head: dict[str, Any] = {"run_id": run.id, "name": about.name, "created": about.created}
+    head |= {
         "finished": result is not None,
+        "tags": about.tags,
+        "note": about.note,
+        "config": about.config.model_dump(),
     }
-    head |= {"tags": about.tags, "note": about.note, "config": about.config.model_dump()}
     return head | (_result_values(run) if result else {})
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fmnist.data.dataset import FASHION_MNIST, SPLITS, Dataset
+from fmnist.errors import Failure
 from fmnist.predictor import Answer
 from fmnist.run import Result, Run
 from fmnist.scores import Evaluation, Scores, class_scores
@@ -100,7 +101,7 @@ def show_result(console: Console, run: Run, result: Result, extra_phases: dict[s
     }
     for command, purpose in commands.items():
         console.print(f"  {program()} {command:32} {purpose}", soft_wrap=True)
-    console.print(f"the model: {run.model}", soft_wrap=True)
+    console.print(f"the model: {os.path.relpath(run.model)}", soft_wrap=True)
 
 
 def program() -> str:
@@ -142,7 +143,12 @@ def show_runs(console: Console, runs: Sequence[Run]) -> None:
     for column in rows.columns[1:4]:
         column.justify = "left"
     for run in runs:
-        about, result = run.about, run.result
+        try:
+            about, result = run.about, run.result
+        except Failure as damage:
+            rows.add_row(run.id, "", "", "", "", "", "", "damaged", style="red")
+            console.print(str(damage), style="red", soft_wrap=True)
+            continue
         head = run.id, about.name or "", about.config.recipe, about.config.model
         if result is None:
             rows.add_row(*head, f"of {about.config.epochs}", "", "not finished", style="dim")

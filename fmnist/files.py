@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from fmnist.errors import Failure, UserError
 
 _DIGEST_LENGTH = 64
+_DAY = 24 * 60 * 60  # seconds
 _SEAL = b"fmnist sealed sha256 "
 
 
@@ -78,7 +80,10 @@ def make_folder(path: Path) -> Path:
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """A temporary folder in `parent`, removed at the end with all that is still in it."""
-    folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=make_folder(parent)))
+    for left in make_folder(parent).glob(".scratch-*"):  # by processes that were killed
+        if time.time() - left.stat().st_mtime > _DAY:
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=parent))
     try:
         yield folder
     finally:

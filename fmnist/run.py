@@ -98,9 +98,13 @@ class Run:
         return self.about.config
 
     @property
+    def finished(self) -> bool:
+        return (self.folder / "result.json").exists()
+
+    @property
     def result(self) -> Result | None:
         """result.json, or None while the run is not finished."""
-        if not (self.folder / "result.json").exists():
+        if not self.finished:
             return None
         values = self._read("result.json")
         try:
@@ -158,7 +162,8 @@ class Run:
 def create_run(root: Path, about: About) -> Run:
     """A new run in the folder of runs `root`, its configuration written."""
     moment = datetime.fromisoformat(about.created)
-    run = Run(make_folder(root) / f"{moment:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
+    millisecond = moment.microsecond // 1000
+    run = Run(make_folder(root) / f"{moment:%Y%m%d-%H%M%S}-{millisecond:03}{secrets.token_hex(1)}")
     try:
         run.folder.mkdir()
     except OSError as error:
@@ -173,11 +178,8 @@ def create_run(root: Path, about: About) -> Run:
 
 
 def list_runs(root: Path) -> list[Run]:
-    """All runs in the folder `root`, oldest first."""
-    if not root.is_dir():
-        return []
-    runs = [Run(path.parent) for path in root.glob("*/config.json")]
-    return sorted(runs, key=lambda run: run.about.created)
+    """All runs in the folder `root`, oldest first: ids begin with the time. None is read, one may be damaged."""
+    return sorted((Run(path.parent) for path in root.glob("*/config.json")), key=lambda run: run.id)
 
 
 def find_run(root: Path, reference: str, *, finished: bool = False) -> Run:
@@ -187,7 +189,7 @@ def find_run(root: Path, reference: str, *, finished: bool = False) -> Run:
     """
     runs = list_runs(root)
     if reference == LATEST:
-        candidates = [run for run in runs if run.result or not finished]
+        candidates = [run for run in runs if run.finished or not finished]
         if not candidates:
             kind = "finished run" if finished else "run"
             raise UserError(f"run {reference!r}", f"there is no {kind} in {root} yet; make one: fmnist train")

@@ -198,7 +198,7 @@ def train(
     """
     workspace = open_workspace(print_notice)
     if resume is not None:
-        job = workspace.resume(resume, data)
+        job = workspace.resume(resume, data, None if device == "auto" else device)
         check_same_config(job.run, job.run.config.differences(config) if config else {})
     else:
         config = config or TrainConfig()

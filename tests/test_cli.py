@@ -198,6 +198,24 @@ def test_a_signal_ends_a_training_that_can_go_on(
     assert not list(run.glob(".*"))
 
 
+def test_a_damaged_run_does_not_hide_the_others(fmnist: Command, home: Path) -> None:
+    trained = json_of(fmnist("train", *QUICK, "--json"))
+    broken = home / "runs" / "20990101-000000-00000"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    (home / "runs" / "junk").mkdir()
+    code, out, _ = fmnist("runs")
+    assert code == 0
+    assert trained["run_id"] in out
+    assert "config.json: cannot be read" in out
+    good, bad = json_of(fmnist("runs", "--json"))["runs"]
+    assert (good["run_id"], good["finished"], bad["run_id"]) == (trained["run_id"], True, broken.name)
+    assert json_of(fmnist("evaluate", "latest", "--json"))["accuracy"] == trained["test"]["accuracy"]
+    code, _, err = fmnist("train", "--resume", "latest")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "config.json: cannot be read" in err
+
+
 def test_a_reader_that_leaves_early_is_no_error(fmnist: Command, home: Path) -> None:
     fmnist("train", *QUICK)
     reading, writing = os.pipe()

@@ -41,7 +41,7 @@ def test_a_result_tells_scores_time_and_what_to_do_next(console: Console, finish
         f"{result.val.f1:.4f}",
         "data",
         "total",
-        str(finished.model),
+        "model.onnx",
     ):
         assert part in text
     assert f"fmnist evaluate {finished.id}" in text

@@ -60,6 +60,15 @@ def test_a_scratch_folder_goes_with_what_is_in_it(tmp_path: Path) -> None:
     assert list((tmp_path / "parent").iterdir()) == []
 
 
+def test_what_a_killed_process_left_goes_after_a_day(tmp_path: Path) -> None:
+    for name in (".scratch-old", ".scratch-new"):
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / ".scratch-old", (0, 0))
+    with files.scratch_folder(tmp_path):
+        assert not (tmp_path / ".scratch-old").exists()
+        assert (tmp_path / ".scratch-new").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be made a folder \(Not a directory\)"):

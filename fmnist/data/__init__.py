@@ -20,7 +20,8 @@ def find_data(
     local = sources.find_local(folder)
     if local:
         kept = cache.entry(cache_root, local.key)
-        return _cached(kept, notice) or _keep(local.read(), kept)
+        found = _cached(kept, notice) or _keep(local.read(), kept)
+        return dataclasses.replace(found, source=str(folder.resolve()))  # the same files may have lain elsewhere
     if required:
         reason = "holds no data" if folder.is_dir() else "is no folder"
         raise UserError(folder, f"{reason}; give one with {sources.WHAT_TO_GIVE}")

@@ -44,7 +44,11 @@ def save(dataset: Dataset, folder: Path) -> None:
         if folder.exists():
             shutil.rmtree(folder)
         scratch.chmod(0o755)  # a scratch folder is its maker's alone; what it holds here is public data
-        scratch.rename(folder)
+        try:
+            scratch.rename(folder)
+        except OSError:
+            if not folder.exists():  # it does where another process was quicker, with the same content
+                raise
 
 
 def load(folder: Path) -> Dataset:

@@ -86,6 +86,10 @@ def make_dataset(source: str, train: Split, test: Split, class_names: Sequence[s
     classes = len(class_names) if class_names else int(max(train.labels.max(initial=0), test.labels.max(initial=0))) + 1
     _check("training", train, classes, source)
     _check("test", test, classes, source)
+    if classes > len(train):
+        raise UserError(
+            source, f"has labels up to {classes - 1:,} and {len(train):,} training images; number from 0 up"
+        )
     counts = np.bincount(train.labels, minlength=classes)
     if counts.min() < 5:
         rare = int(counts.argmin())

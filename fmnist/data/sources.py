@@ -62,7 +62,7 @@ class LocalFiles:
             images, labels, test_images, test_labels = self.files
             train = Split(read_images(images), read_labels(labels))
             test = Split(read_images(test_images), read_labels(test_labels))
-        return make_dataset(str(self.folder), train, test, names)
+        return make_dataset(str(self.folder.resolve()), train, test, names)
 
 
 def find_local(folder: Path) -> LocalFiles | None:

@@ -43,6 +43,22 @@ def test_damage_is_noticed_and_mended(tmp_path: Path, damage: str) -> None:
     assert cache.load(folder).digest == first.digest
 
 
+def test_the_source_is_where_the_files_lie_now(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(HERE, own, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    assert find(tmp_path / "cache", [], own).source == str(own)
+    own.rename(tmp_path / "moved")
+    assert find(tmp_path / "cache", [], tmp_path / "moved").source == str(tmp_path / "moved")
+
+
+def test_another_process_that_was_quicker_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = find(tmp_path, [])
+    (folder,) = tmp_path.iterdir()
+    monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # it came back before the rename
+    cache.save(dataset, folder)
+    assert cache.load(folder).digest == dataset.digest
+
+
 def test_changed_files_are_another_entry(tmp_path: Path) -> None:
     own = tmp_path / "own"
     shutil.copytree(HERE, own, ignore=shutil.ignore_patterns("*.py", "__pycache__"))

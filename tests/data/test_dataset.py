@@ -73,6 +73,10 @@ def test_repr_says_what_it_is(dataset: Dataset) -> None:
         ({"labels": lambda a: a * 0}, "has 0 training images of class 1"),
         ({"labels": lambda a: np.where(a == 4, -1, a)}, "training image .* is labelled -1 where there are 10 classes"),
         ({"labels": lambda a: np.where(a == 4, 3, a)}, "has 0 training images of class 4; give 5 or more"),
+        (
+            {"labels": lambda a: np.where(a == 4, 10**12, a)},
+            "has labels up to 1,000,000,000,000 and 400 training images",
+        ),
         ({"labels": lambda a: np.where(a == 4, 11, a)}, "has 0 training images of class 4"),
     ],
 )
