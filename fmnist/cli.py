@@ -84,8 +84,6 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a model, score it, save the run."""
-    started = time.perf_counter()
-    workspace, console = open_workspace(print_notice), show.make_console(stderr=as_json)
     changes = {
         "model": model,
         "epochs": epochs,
@@ -95,22 +93,36 @@ def train(
         "precision": precision,
         "seed": seed,
     }
+    about = {"name": name, "tags": _tags(tag or []), "note": note}
+    _train(recipe, changes, about, folder, device, resume, as_json)
+
+
+def _train(
+    recipe: str | None,
+    changes: dict[str, Any],
+    about: dict[str, Any],
+    folder: Path | None,
+    device: str | None,
+    resume: str | None,
+    as_json: bool,
+) -> None:
+    started = time.perf_counter()
+    workspace, console = open_workspace(print_notice), show.make_console(stderr=as_json)
     given = {name: value for name, value in changes.items() if value is not None}
     config = make_config(recipe or "fast", **given)
     workspace.check_request(config, device or "auto")
-    about = {"name": name, "tags": _tags(tag or []), "note": note}
-    found = None
-    if folder is not None or resume is None:
-        found = workspace.load_data(folder)
+    found = workspace.load_data(folder) if folder is not None or resume is None else None
     loaded = time.perf_counter()
-    if resume is None:
-        assert found is not None
-        job = workspace.new_run(config, found, device or "auto", **about)
-    else:
+    if resume is not None:
         asked = config.model_dump() if recipe else {name: getattr(config, name) for name in given}
         job = _resumed(workspace, resume, found, device, asked | {key: value for key, value in about.items() if value})
+    else:
+        assert found is not None
+        job = workspace.new_run(config, found, device or "auto", **about)
     phases = {"data": loaded - started, "starting up": time.perf_counter() - loaded}
-    _train(job, console, phases)
+    show.show_start(console, job.run, job.data)
+    show.show_layers(console, job)
+    job.train(Live(console))
     result = job.run.result
     assert result is not None
     if as_json:
@@ -128,12 +140,6 @@ def _resumed(
     own = about.config.model_dump() | {"name": about.name, "tags": about.tags, "note": about.note}
     check_same_config(run, {name: (own[name], value) for name, value in given.items() if own[name] != value})
     return workspace.resume(run.id, data, device)
-
-
-def _train(job: Job, console: Console, phases: dict[str, float]) -> None:
-    show.show_start(console, job.run, job.data)
-    show.show_layers(console, job)
-    job.train(Live(console))
 
 
 def _tags(pairs: list[str]) -> dict[str, str]:
