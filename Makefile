@@ -8,7 +8,7 @@ READY := .venv/.ready
 PRELOAD ?= $(firstword $(wildcard /usr/lib/*/libtcmalloc_minimal.so.4))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test check bench-train keras-fixture constraints
+.PHONY: help setup train test test-faults check bench-train keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,10 @@ train: $(READY) ## train the CNN on Fashion-MNIST, e.g. make train ARGS="--epoch
 	@LD_PRELOAD="$(PRELOAD)" $(BIN)/fmnist train $(ARGS)
 
 test: $(READY) ## run the tests (no network, no Docker)
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --ignore=tests/faults $(ARGS)
+
+test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries
+	@FULL=$(FULL) $(BIN)/pytest tests/faults $(ARGS)
 
 check: $(READY) ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .

@@ -14,10 +14,10 @@ from fmnist import __version__
 from fmnist import console as show
 from fmnist.data.dataset import SPLITS, Dataset
 from fmnist.errors import Failure, Interrupted, UserError, listing
-from fmnist.progress import Live
+from fmnist.progress import Live, print_notice
 from fmnist.recipe import make_config
-from fmnist.run import LATEST, Run
-from fmnist.workspace import Job, Workspace, check_same_config, open_workspace, print_notice
+from fmnist.run import LATEST
+from fmnist.workspace import Job, Workspace, check_same_config, open_workspace
 
 
 class Stopped(Exception):
@@ -121,11 +121,11 @@ def _train(
     phases = {"data": loaded - started, "starting up": time.perf_counter() - loaded}
     show.show_start(console, job.run, job.data)
     show.show_layers(console, job)
-    job.train(Live(console))
+    workspace.train(job, Live(console))
     result = job.run.result
     assert result is not None
     if as_json:
-        print_json(_result_values(job.run))
+        print_json(job.run.outcome())
     else:
         show.show_result(console, job.run, result, phases)
 
@@ -146,20 +146,6 @@ def _tags(pairs: list[str]) -> dict[str, str]:
         if not pair.partition("=")[0].strip() or "=" not in pair:
             raise UserError(f"--tag {pair!r}", "is no pair; give it as KEY=VALUE")
     return {key.strip(): value for key, _, value in (pair.partition("=") for pair in pairs)}
-
-
-def _result_values(run: Run) -> dict[str, Any]:
-    result = run.result
-    assert result is not None
-    return {
-        "run_id": run.id,
-        "epochs": result.epochs,
-        "seconds": result.seconds,
-        "images_per_second": result.images_per_second,
-        "val": result.val._asdict(),
-        "test": result.test._asdict(),
-        "model": str(run.model),
-    }
 
 
 @app.command()
@@ -205,30 +191,32 @@ def predict(
 
 
 @app.command()
+def sync(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN…]", help="ids, or latest; all, without any")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="go on until the training is over")] = False,
+) -> None:
+    """Send what MLflow and TensorBoard do not have yet."""
+    workspace = open_workspace(print_notice)
+    chosen = [workspace.find_run(reference) for reference in runs] if runs else workspace.runs()
+    left = {}
+    for run in chosen:
+        errors = workspace.sync(run, follow=follow)
+        left.update({f"run {run.id}, {lane}": error for lane, error in errors.items()})
+        print_notice(f"run {run.id}: {'not all is sent' if errors else 'all is sent'}")
+    if left:
+        raise Failure(*next(iter(left.items())))
+
+
+@app.command()
 def runs(as_json: Json = False) -> None:
     """List all runs with their scores."""
     found = open_workspace(print_notice).runs()
     if as_json:
-        print_json({"runs": [_run_values(run) for run in found]})
+        print_json({"runs": [run.summary() for run in found]})
     elif found:
         show.show_runs(show.make_console(stderr=as_json), found)
     else:
         show.make_console(stderr=as_json).print("no runs yet; make one: fmnist train")
-
-
-def _run_values(run: Run) -> dict[str, Any]:
-    try:
-        about, result = run.about, run.result
-    except Failure as damage:
-        return {"run_id": run.id, "finished": False, "damaged": str(damage)}
-    head: dict[str, Any] = {"run_id": run.id, "name": about.name, "created": about.created}
-    head |= {
-        "finished": result is not None,
-        "tags": about.tags,
-        "note": about.note,
-        "config": about.config.model_dump(),
-    }
-    return head | (_result_values(run) if result else {})
 
 
 def _version(asked: bool) -> None:

@@ -107,7 +107,7 @@ def show_result(console: Console, run: Run, result: Result, extra_phases: dict[s
 def program() -> str:
     """What to type for `fmnist` here: its path, where it is not on PATH (as under `make train`)."""
     own = Path(sys.argv[0])
-    return os.path.relpath(own) if own.name == "fmnist" and not shutil.which("fmnist") else "fmnist"
+    return str(own) if own.name == "fmnist" and not shutil.which("fmnist") else "fmnist"
 
 
 def _score_cells(scores: Scores) -> list[str]:

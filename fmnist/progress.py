@@ -96,3 +96,8 @@ class Live:
 
     def end(self) -> None:
         self._bar.stop()
+
+
+def print_notice(text: str) -> None:
+    """Tell on stderr what happens meanwhile."""
+    Console(stderr=True, markup=False, highlight=False).print(f"fmnist: {text}", style="dim", soft_wrap=True)

@@ -98,6 +98,26 @@ class Run:
         return self.about.config
 
     @property
+    def journal(self) -> Path:
+        return self.folder / "journal.jsonl"
+
+    @property
+    def shipping(self) -> Path:
+        """How far each sink has come with the journal."""
+        return self.folder / "shipping.json"
+
+    def is_locked(self) -> bool:
+        """Whether a process trains the run now."""
+        try:
+            with (self.folder / "lock").open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
     def finished(self) -> bool:
         return (self.folder / "result.json").exists()
 
@@ -111,6 +131,23 @@ class Run:
             return Result(**values | {name: Scores(**values[name]) for name in ("val", "test")})
         except (TypeError, KeyError) as error:
             raise Failure(self.folder / "result.json", f"is not what a run writes ({error}); restore it") from error
+
+    def outcome(self) -> dict[str, Any]:
+        """What a finished run ended with, as plain values for programs."""
+        result = self.result
+        assert result is not None
+        numbers = {name: getattr(result, name) for name in ("epochs", "seconds", "images_per_second")}
+        scores = {"val": result.val._asdict(), "test": result.test._asdict()}
+        return {"run_id": self.id, **numbers, **scores, "model": str(self.model)}
+
+    def summary(self) -> dict[str, Any]:
+        """What is known of the run, finished or not, as plain values; of a damaged one, what is wrong with it."""
+        try:
+            about, outcome = self.about, self.outcome() if self.finished else {}
+        except Failure as damage:
+            return {"run_id": self.id, "finished": False, "damaged": str(damage)}
+        head = {name: getattr(about, name) for name in ("name", "created", "tags", "note")}
+        return {"run_id": self.id, **head, "config": about.config.model_dump(), "finished": self.finished, **outcome}
 
     def write_result(self, result: Result) -> None:
         """Mark the run as finished."""

@@ -40,11 +40,31 @@ class Settings(BaseSettings):
     )
     download: bool = Field(True, description="whether data that are not there may be fetched")
     connect_timeout: float = Field(5, gt=0, le=300, description="seconds to wait for a download address to connect")
+    tracking: bool = Field(True, description="whether runs are sent to MLflow and TensorBoard")
+    tracking_uri: str | None = Field(
+        None,
+        validation_alias="MLFLOW_TRACKING_URI",
+        description="where MLflow keeps runs: a server's address, or a database",
+    )
+    experiment: str = Field(
+        "fashion-mnist", validation_alias="MLFLOW_EXPERIMENT_NAME", description="the experiment that runs belong to"
+    )
+    model_name: str = Field("fashion-mnist", description="the registered model whose versions are the trained models")
+    sync_wait: float = Field(
+        60,
+        ge=0,
+        description="seconds that a finished training waits until everything has reached MLflow and TensorBoard",
+    )
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """The environment variable that sets a field."""
+        return str(cls.model_fields[field].validation_alias or PREFIX + field.upper())
 
     @model_validator(mode="before")
     @classmethod
     def _no_unknown_names(cls, values: Any) -> Any:
-        known = {PREFIX + name.upper() for name in cls.model_fields}
+        known = {variable for name in cls.model_fields if (variable := cls.variable(name)).startswith(PREFIX)}
         for name in sorted(os.environ):
             if name.upper().startswith(PREFIX) and name.upper() not in known:
                 raise ValueError(name, f"there is no such setting; there are {', '.join(sorted(known))}")

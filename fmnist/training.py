@@ -22,7 +22,10 @@ from fmnist.progress import Record, Watcher
 from fmnist.recipe import TrainConfig
 from fmnist.run import Result, Run
 from fmnist.scores import Evaluation
+from fmnist.tracking.records import end_record, golden_batch, worst_mistakes
+from fmnist.tracking.tracker import NullTracker, Tracker
 
+NULL = NullTracker()
 CHECKED_IMAGES = 1000
 """Validation images on which the exported model is held against the trained one."""
 
@@ -36,15 +39,23 @@ def check_fits(config: TrainConfig, data: Dataset) -> None:
         )
 
 
-def run_training(run: Run, data: Dataset, engine: Engine, watcher: Watcher) -> Result:
+def run_training(
+    run: Run,
+    data: Dataset,
+    engine: Engine,
+    watcher: Watcher,
+    tracker: Tracker = NULL,
+) -> Result:
     """Train `run` to its end, from wherever it stands, and write its result.
 
     Raises Interrupted on Ctrl-C; the last completed epoch is then saved. Raises Failure where the disk fails.
     """
     with run.lock():
-        if result := run.result:
-            return result
         checkpoint = read_checkpoint(run.checkpoint)
+        tracker.commit(checkpoint.records)
+        if result := run.result:
+            tracker.end(lambda: _end_record(run, data, result))
+            return result
         if checkpoint.epoch:
             engine.load_state(checkpoint.state)
         watcher.begin(run.config, len(data.train), checkpoint.records)
@@ -53,8 +64,11 @@ def run_training(run: Run, data: Dataset, engine: Engine, watcher: Watcher) -> R
             while not checkpoint.finished:
                 clock = _do_epoch(checkpoint, data, engine, watcher, clock)
                 write_checkpoint(run.checkpoint, checkpoint)
+                tracker.commit(checkpoint.records)
                 watcher.epoch(checkpoint.records[-1])
-            return _finish(run, data, engine, checkpoint, watcher)
+            finished = _finish(run, data, engine, checkpoint, watcher)
+            tracker.end(lambda: _end_record(run, data, finished))
+            return finished
 
 
 @contextmanager
@@ -100,7 +114,7 @@ def _do_epoch(checkpoint: Checkpoint, data: Dataset, engine: Engine, watcher: Wa
 def _record(epoch: int, trained: EpochResult, validated: Evaluation, rate: float, seconds: float) -> Record:
     scores = {f"val_{name}": value for name, value in validated.scores._asdict().items()}
     return {
-        "kind": "epoch",
+        "key": f"epoch/{epoch}",
         "epoch": epoch,
         "time": time.time(),
         "images": trained.images,
@@ -155,6 +169,13 @@ def _finish(run: Run, data: Dataset, engine: Engine, checkpoint: Checkpoint, wat
     )
     run.write_result(result)
     return result
+
+
+def _end_record(run: Run, data: Dataset, result: Result) -> Record:
+    predictor = Predictor(run.verified_model())
+    answers = predictor.probabilities(data.test.images)
+    golden = golden_batch(data.validation, predictor.probabilities(data.validation.images))
+    return end_record(result, worst_mistakes(data.test, answers, data.class_names), golden)
 
 
 def _model_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:

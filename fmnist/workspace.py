@@ -5,12 +5,10 @@ imported when a training begins, not before.
 """
 
 import os
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,19 @@ from fmnist.data.dataset import Dataset, SplitName
 from fmnist.errors import UserError, explain, listing
 from fmnist.evaluation import evaluate_model
 from fmnist.predictor import Predictor
-from fmnist.progress import Live, Watcher
+from fmnist.progress import Live, Watcher, print_notice
+from fmnist.provenance import provenance
 from fmnist.recipe import TrainConfig
 from fmnist.run import LATEST, About, Run, create_run, find_run, list_runs
 from fmnist.scores import Evaluation
-from fmnist.settings import PREFIX, Settings
+from fmnist.settings import Settings
+from fmnist.tracking.shipper import ship
+from fmnist.tracking.tracker import JournalTracker, NullTracker, Tracker
+from fmnist.tracking.wiring import Destinations, start_shipper
 
 PathLike = str | os.PathLike[str]
 Notice = Callable[[str], None]
+NULL = NullTracker()
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Workspace:
             },
             device=engine.device.type,
             precision=str(engine.precision).removeprefix("torch."),
-            versions=_versions(),
+            versions=provenance(),
             **about,
         )
         return Job(create_run(self.runs_root, known), data, engine)
@@ -115,6 +118,26 @@ class Workspace:
             self._check_same_data(run, data)
         engine = Engine(run.config, len(run.about.data["class_names"]), device or run.about.device)
         return Job(run, data or self.data_of(run), engine)
+
+    @property
+    def destinations(self) -> Destinations:
+        settings, home = self.settings, self.settings.home.resolve()
+        uri = settings.tracking_uri or f"sqlite:///{home / 'mlflow.db'}"
+        return Destinations(uri, settings.experiment, settings.model_name, home / "artifacts", home / "tensorboard")
+
+    def train(self, job: "Job", watcher: Watcher, tracker: Tracker | None = None) -> Run:
+        """Train to the end, and wait a while until it is tracked. Raises Interrupted or Failure."""
+        if tracker is not None or not self.settings.tracking:
+            return job.train(watcher, tracker or NULL)
+        own = JournalTracker(job.run, lambda: start_shipper(job.run, self.settings.home.resolve()), self.notice)
+        job.train(watcher, own)
+        own.wait(self.settings.sync_wait, watcher.phase)
+        watcher.end()
+        return job.run
+
+    def sync(self, run: Run, *, follow: bool = False) -> dict[str, str]:
+        """Send what MLflow and TensorBoard do not have of the run yet. Gives what went wrong, by address."""
+        return ship(run, self.destinations.sinks(run), follow=follow)
 
     def predictor(self, model: str = LATEST) -> Predictor:
         """The model of a run (`latest`, an id) or in an .onnx file. Raises UserError."""
@@ -158,11 +181,11 @@ class Job:
 
         return count_parameters(self.engine.model)
 
-    def train(self, watcher: Watcher) -> Run:
+    def train(self, watcher: Watcher, tracker: Tracker = NULL) -> Run:
         """Train to the end. Raises Interrupted or Failure."""
         from fmnist.training import run_training
 
-        run_training(self.run, self.data, self.engine, watcher)
+        run_training(self.run, self.data, self.engine, watcher, tracker)
         return self.run
 
 
@@ -171,7 +194,11 @@ def open_workspace(notice: Notice = lambda text: None) -> Workspace:
     try:
         return Workspace(Settings(), notice)
     except ValidationError as error:
-        raise explain(error, lambda field: PREFIX + field.upper()) from error
+        raise explain(error, _variable) from error
+
+
+def _variable(field: str) -> str:
+    return Settings.variable(field) if field in Settings.model_fields else field
 
 
 def load_data(folder: PathLike | None = None) -> Dataset:
@@ -189,12 +216,14 @@ def train(
     note: str | None = None,
     tags: Mapping[str, str] | None = None,
     watcher: Watcher | None = None,
+    tracker: Tracker | None = None,
 ) -> Run:
     """Train a model and give its run.
 
     `config`: the recipe, `TrainConfig()` without one. `data`: from `load_data()`, which it calls without one.
     `device`: auto, cpu or cuda. `resume`: a run (id or `latest`) to go on with; `config` must then be its own or
     missing. `watcher`: who follows the progress; without one, a display that suits terminal and notebook.
+    `tracker`: without one, MLflow and TensorBoard; `NullTracker()` tracks nothing.
     """
     workspace = open_workspace(print_notice)
     if resume is not None:
@@ -205,7 +234,7 @@ def train(
         workspace.check_request(config, device)
         data = data or workspace.load_data()
         job = workspace.new_run(config, data, device, name=name, note=note, tags=dict(tags or {}))
-    return job.train(watcher or Live())
+    return workspace.train(job, watcher or Live(), tracker)
 
 
 def evaluate(model: str | Run = LATEST, split: SplitName = "test", data: Dataset | None = None) -> Evaluation:
@@ -219,19 +248,3 @@ def check_same_config(run: Run, differences: Mapping[str, tuple[Any, Any]]) -> N
     if differences:
         listed = listing(f"{name} {asked!r} (the run has {own!r})" for name, (own, asked) in differences.items())
         raise UserError(f"run {run.id}", f"cannot go on with {listed}; leave that out, or start a new run")
-
-
-def print_notice(text: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True, markup=False, highlight=False).print(f"fmnist: {text}", style="dim", soft_wrap=True)
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
-    for package in ("fmnist", "torch", "numpy", "onnx", "onnxruntime"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

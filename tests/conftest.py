@@ -33,6 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FMNIST_HOME", str(tmp_path / "var"))
     monkeypatch.setenv("FMNIST_DATA", str(DATA))
     monkeypatch.setenv("FMNIST_DOWNLOAD", "no")
+    monkeypatch.setenv("FMNIST_TRACKING", "no")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "var"

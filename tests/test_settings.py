@@ -47,6 +47,6 @@ def test_booleans_mean_what_they_say(monkeypatch: pytest.MonkeyPatch, value: str
 def test_every_setting_is_documented() -> None:
     page = (ROOT / "docs" / "settings.md").read_text()
     for name, field in Settings.model_fields.items():
-        assert f"`FMNIST_{name.upper()}`" in page
+        assert f"`{Settings.variable(name)}`" in page
         assert field.description is not None
         assert field.description in page

@@ -1,0 +1,220 @@
+"""Records -> MLflow. Every call may be made again: what is there already stays one.
+
+A run is found by its tag `fmnist.run_id`; a metric point with the same time and value is the same point; files are
+replaced; the model and its version are looked for before they are made.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmnist.errors import Failure
+from fmnist.files import make_folder, sha256_of
+from fmnist.plots import Mistake, as_png, confusion_picture, mistakes_picture
+from fmnist.scores import class_scores
+from fmnist.tracking.journal import Record
+from fmnist.tracking.records import decode
+
+RUN_ID_TAG = "fmnist.run_id"
+CHAMPION = "champion"
+
+# An absent server is told within seconds; the shipper tries again at its own pace. Read at MLflow's import.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+class MlflowSink:
+    """One run in MLflow."""
+
+    starts_anew = False
+
+    def __init__(self, folder: Path, uri: str, experiment: str, model_name: str, artifact_root: Path) -> None:
+        """`folder`: of the run. `artifact_root`: where the experiment keeps files if it must be made on a database."""
+        import mlflow
+
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        self._mlflow = mlflow
+        self._client: Any = mlflow.MlflowClient()
+        self._folder, self._experiment_name, self._model_name = folder, experiment, model_name
+        self._artifact_root = None if uri.startswith("http") else artifact_root.resolve().as_uri()
+        if self._artifact_root:  # two processes that make a new database at once break it
+            with (make_folder(artifact_root.parent) / "mlflow.lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._client.search_experiments(max_results=1)
+        self._experiment: str | None = None
+        self._run: str | None = None
+        self._names: list[str] = []
+
+    def send(self, record: Record) -> None:
+        """Raises whatever MLflow raises; the record may be sent again."""
+        if record["key"] == "start":
+            self._start(record)
+        elif record["key"] == "end":
+            self._end(record)
+        else:
+            self._epoch(record)
+
+    def _start(self, record: Record) -> None:
+        self._names = record["data"]["class_names"]
+        self._experiment = self._find_experiment()
+        self._run = self._find_run(record["run_id"]) or self._create_run(record)
+        entities = self._mlflow.entities
+        params = [entities.Param(name, str(value)) for name, value in record["params"].items()]
+        self._client.log_batch(self._run, params=params)
+        data = record["data"]
+        source = json.dumps({"source": data["source"], "sha256": data["digest"]})
+        dataset = entities.Dataset(data["name"], data["digest"][:36], "fmnist", source)
+        tag = entities.InputTag("mlflow.data.context", "training")
+        self._client.log_inputs(self._run, [entities.DatasetInput(dataset, [tag])])
+
+    def _find_experiment(self) -> str:
+        experiment = self._client.get_experiment_by_name(self._experiment_name)
+        if experiment is None:
+            return str(self._client.create_experiment(self._experiment_name, self._artifact_root))
+        if experiment.lifecycle_stage != "active":
+            raise Failure(
+                f"experiment {self._experiment_name!r}",
+                "was deleted in MLflow; restore it there, or set MLFLOW_EXPERIMENT_NAME to another",
+            )
+        return str(experiment.experiment_id)
+
+    def _find_run(self, run_id: str) -> str | None:
+        found = self._client.search_runs([self._experiment], f"tags.`{RUN_ID_TAG}` = '{run_id}'", max_results=1)
+        return str(found[0].info.run_id) if found else None
+
+    def _create_run(self, record: Record) -> str:
+        facts = {f"fmnist.{name}": value for name, value in record["facts"].items()}
+        tags = {
+            RUN_ID_TAG: record["run_id"],
+            "mlflow.user": record["facts"].get("user"),
+            "mlflow.source.name": "fmnist train",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.git.commit": record["facts"].get("code"),
+            "fmnist.name": record["name"],
+            "mlflow.note.content": record["note"],
+            **facts,
+            **record["tags"],
+        }
+        given = {key: value for key, value in tags.items() if value}
+        run = self._client.create_run(self._experiment, _milliseconds(record), given, record["run_id"])
+        return str(run.info.run_id)
+
+    def _epoch(self, record: Record) -> None:
+        self._log_scores(record, record["epoch"])
+        name = f"validation/epoch_{record['epoch']:03}"
+        self._log_confusion(record["confusion"], name, f"validation, epoch {record['epoch']}")
+
+    def _log_scores(self, record: Record, step: int) -> None:
+        metric, moment = self._mlflow.entities.Metric, _milliseconds(record)
+        points = [metric(name, value, moment, step) for name, value in record["scores"].items()]
+        self._client.log_batch(self._run, metrics=points)
+
+    def _log_confusion(self, confusion: Sequence[Sequence[int]], name: str, title: str) -> None:
+        numbers = json.dumps({"class_names": self._names, "rows_true_columns_predicted": confusion})
+        picture = as_png(confusion_picture(np.asarray(confusion), self._names, title))
+        self._log_files("confusion_matrix", {f"{name}.json": numbers.encode(), f"{name}.png": picture})
+
+    def _log_files(self, place: str, files: dict[str, bytes]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            self._client.log_artifacts(self._run, folder, place)
+
+    def _end(self, record: Record) -> None:
+        self._log_scores(record, record["epochs"])
+        self._log_confusion(record["confusion"], "test", "test")
+        mistakes = [Mistake(**values | {"image": decode(values["image"])}) for values in record["mistakes"]]
+        files = {
+            "classes.csv": _class_table(record["confusion"], self._names).encode(),
+            "mistakes.png": as_png(mistakes_picture(mistakes, "the worst mistakes on the test images")),
+            "golden.json": json.dumps(record["golden"]).encode(),
+        }
+        self._log_files("report", files)
+        self._register(record, self._log_model(record))
+        self._client.set_terminated(self._run, "FINISHED", _milliseconds(record))
+
+    def _log_model(self, record: Record) -> str:
+        """The model's address in MLflow."""
+        path = self._folder / "model.onnx"
+        if sha256_of(path) != record["model_sha256"]:
+            raise Failure(path, "is damaged: its SHA-256 is not the one its run ended with; restore it, then sync")
+        there = self._client.search_logged_models([self._experiment], f"source_run_id = '{self._run}'")
+        for model in there:
+            if model.tags.get("sha256") == record["model_sha256"] and str(model.status) == "READY":
+                return str(model.model_uri)
+        import mlflow.onnx
+        import onnx
+
+        images = np.stack([decode(text) for text in record["golden"]["images"]])
+        answers = np.asarray(record["golden"]["probabilities"], np.float32)
+        with mlflow.start_run(run_id=self._run):
+            info = mlflow.onnx.log_model(
+                onnx.load(path),
+                name="model",
+                signature=mlflow.models.infer_signature(images, answers),
+                input_example=images[:2],
+                pip_requirements=[f"onnxruntime=={_version('onnxruntime')}", f"onnx=={_version('onnx')}", "numpy"],
+                onnx_execution_providers=["CPUExecutionProvider"],
+                save_as_external_data=False,
+                tags={"sha256": record["model_sha256"]},
+            )
+        self._check_logged(info.model_uri, record)
+        return str(info.model_uri)
+
+    def _check_logged(self, uri: str, record: Record) -> None:
+        """Load the model back: what MLflow keeps must be what the run ended with."""
+        with tempfile.TemporaryDirectory() as folder:
+            local = self._mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
+            digest = hashlib.sha256((Path(local) / "model.onnx").read_bytes()).hexdigest()
+        if digest != record["model_sha256"]:
+            raise Failure(
+                uri, f"was stored with the SHA-256 {digest[:12]}, not {record['model_sha256'][:12]}; sync again"
+            )
+
+    def _register(self, record: Record, uri: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(self._model_name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        versions = self._client.search_model_versions(f"name = '{self._model_name}' and run_id = '{self._run}'")
+        if versions:
+            version = versions[0]
+        else:
+            scores = {**{f"val_{name}": value for name, value in record["val"].items()}, **record["scores"]}
+            tags = {"sha256": record["model_sha256"], "golden": "report/golden.json"}
+            tags |= {name: f"{value:.6f}" for name, value in scores.items()}
+            version = self._client.create_model_version(self._model_name, uri, self._run, tags)
+        if not self._client.get_registered_model(self._model_name).aliases.get(CHAMPION):
+            self._client.set_registered_model_alias(self._model_name, CHAMPION, version.version)
+
+
+def _milliseconds(record: Record) -> int:
+    return int(record["time"] * 1000)
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+def _class_table(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+    each = class_scores(np.asarray(confusion))
+    rows = [f'"{name}",{p:.4f},{r:.4f},{f:.4f},{n}' for name, p, r, f, n in zip(names, *each, strict=True)]
+    return "\n".join(["class,precision,recall,f1,images", *rows, ""])

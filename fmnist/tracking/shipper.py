@@ -1,0 +1,140 @@
+"""Journal -> sinks, in a process of its own, so that a training never waits for a server.
+
+A lane is one sink, fed by a thread of its own: a server that hangs holds up nobody else. How far each lane has come
+is kept beside the journal, by the sink's address: another server is another lane and gets everything.
+"""
+
+import fcntl
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fmnist.errors import Failure, one_line
+from fmnist.files import write_whole
+from fmnist.run import Run
+from fmnist.tracking.journal import Journal, Record
+
+POLL = 0.5
+LONGEST_PAUSE = 30.0
+
+
+class Sink(Protocol):
+    """Takes records; the first is always the run's start, also when it goes on in the middle."""
+
+    starts_anew: bool
+    """Whether a new sink wants all records again, whatever an earlier one had."""
+
+    def send(self, record: Record) -> None: ...
+
+
+SinkFactory = Callable[[], Sink]
+
+
+@dataclass
+class State:
+    """shipping.json: lane -> how many records it has, and what went wrong last."""
+
+    run: Run
+    lanes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        try:
+            self.lanes = json.loads(self.run.shipping.read_text())
+        except (OSError, ValueError):
+            self.lanes = {}  # records may be sent again: nothing is lost by forgetting
+
+    def sent(self, lane: str) -> int:
+        return int(self.lanes.get(lane, {}).get("sent", 0))
+
+    def note(self, lane: str, sent: int, error: str | None) -> None:
+        with self._lock:
+            self.lanes[lane] = {"sent": sent, "error": error}
+            write_whole(self.run.shipping, json.dumps(self.lanes, indent=1))
+
+
+def is_pending(run: Run, lanes: Iterable[str]) -> bool:
+    """Whether a lane lacks records of the run."""
+    state = State(run)
+    count = len(Journal(run.journal).read())
+    return any(state.sent(lane) < count for lane in lanes)
+
+
+@contextmanager
+def _only_shipper(run: Run) -> Iterator[bool]:
+    """Whether this process is the one that ships the run."""
+    with (run.folder / "shipping.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except BlockingIOError:
+            alone = False
+        yield alone
+
+
+def ship(run: Run, sinks: Mapping[str, SinkFactory], *, follow: bool) -> dict[str, str]:
+    """Send what the sinks do not have yet; with `follow`, until the run's training is over, trying again and again.
+
+    Gives the errors that are left: lane -> what went wrong. Nothing is done where another process ships the run.
+    """
+    with _only_shipper(run) as alone:
+        if not alone:
+            return {}
+        state = State(run)
+        lanes = [_Lane(run, name, factory, state, follow) for name, factory in sinks.items()]
+        for lane in lanes:
+            lane.start()
+        for lane in lanes:
+            lane.join()
+    return {name: values["error"] for name, values in state.lanes.items() if name in sinks and values["error"]}
+
+
+class _Lane(threading.Thread):
+    def __init__(self, run: Run, name: str, factory: SinkFactory, state: State, follow: bool) -> None:
+        super().__init__(name=name, daemon=True)
+        self._trained, self._factory, self._state, self._follow = run, factory, state, follow
+        self._sink: Sink | None = None
+        self._journal = Journal(run.journal)
+
+    def run(self) -> None:
+        pause = POLL
+        while True:
+            training = self._follow and self._trained.is_locked()  # asked first: what it wrote last is read below
+            try:
+                records = self._journal.read()
+                self._send(records)
+            except Failure as error:  # asks for a person
+                return self._note(str(error))
+            except Exception as error:  # noqa: BLE001 - a sink may fail in any way, and is tried again
+                self._sink = None
+                self._note(f"{type(error).__name__}: {one_line(error)[:300]}")
+                if not training:
+                    return None
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                if not training or (records and records[-1]["key"] == "end"):
+                    return None
+                pause = POLL
+            time.sleep(pause)
+
+    def _send(self, records: list[Record]) -> None:
+        sent = self._state.sent(self.name)
+        if sent >= len(records):
+            return
+        if self._sink is None:
+            self._sink = self._factory()
+            if self._sink.starts_anew:
+                sent = 0
+            elif sent:
+                self._sink.send(records[0])
+        for record in records[sent:]:
+            self._sink.send(record)
+            sent += 1
+            self._state.note(self.name, sent, None)
+
+    def _note(self, error: str) -> None:
+        self._state.note(self.name, self._state.sent(self.name), error)

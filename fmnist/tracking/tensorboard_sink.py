@@ -1,0 +1,101 @@
+"""Records -> TensorBoard's event files, without PyTorch.
+
+One writer a run: whoever ships a run writes a new event file from the whole journal. It begins with a session's start
+at step 0, which makes TensorBoard forget what older files of the run hold, so that no step shows twice. The older files
+stay: a TensorBoard that is reading one stops following the run when it goes.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmnist.plots import Mistake, as_png, confusion_picture, mistakes_picture
+from fmnist.tracking.journal import Record
+from fmnist.tracking.records import decode
+
+MATRIX = "confusion_matrix"
+
+
+class TensorboardSink:
+    """One run's folder of events."""
+
+    starts_anew = True
+
+    def __init__(self, run_folder: Path, log_folder: Path) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._run_folder, self._names, self._params = run_folder, [], {}  # type: tuple[Path, list[str], dict[str, Any]]
+        self._writer = EventFileWriter(str(log_folder))
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._writer.add_event(self._event(wall_time=time.time(), step=0, session_log=start))
+
+    def send(self, record: Record) -> None:
+        """Write the record's values and make them visible."""
+        moment, epoch = record["time"], int(record.get("epoch") or record.get("epochs") or 0)
+        if record["key"] == "start":
+            self._names, self._params = record["data"]["class_names"], record["params"]
+        else:
+            values = [self._scalar(name, value) for name, value in record["scores"].items()]
+            which = "test" if record["key"] == "end" else "validation"
+            figure = confusion_picture(np.asarray(record["confusion"]), self._names, f"{which}, epoch {epoch}")
+            values.append(self._image(f"{MATRIX}/{which}", as_png(figure)))
+            if record["key"] == "end":
+                mistakes = [Mistake(**entry | {"image": decode(entry["image"])}) for entry in record["mistakes"]]
+                values.append(self._image("mistakes", as_png(mistakes_picture(mistakes, "the worst mistakes"))))
+            self._write(moment, epoch, values)
+        if record["key"] == "end":
+            self._write_graph(moment)
+            self._write_hparams(moment, epoch, record)
+        self._writer.flush()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, moment: float, step: int, values: list[Any]) -> None:
+        self._writer.add_event(self._event(wall_time=moment, step=step, summary=self._summary(value=values)))
+
+    def _scalar(self, tag: str, value: float) -> Any:
+        return self._summary.Value(tag=tag, simple_value=value)
+
+    def _image(self, tag: str, png: bytes) -> Any:
+        height, width = int.from_bytes(png[20:24]), int.from_bytes(png[16:20])  # the PNG header's
+        picture = self._summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png)
+        return self._summary.Value(tag=tag, image=picture)
+
+    def _write_graph(self, moment: float) -> None:
+        """The network's graph, from the exported model."""
+        import onnx
+        from tensorboard.compat.proto import graph_pb2
+
+        graph, definition = onnx.load(self._run_folder / "model.onnx").graph, graph_pb2.GraphDef()
+        definition.node.add(name=graph.input[0].name, op="Placeholder")
+        maker = {graph.input[0].name: graph.input[0].name}
+        for weight in graph.initializer:
+            definition.node.add(name=weight.name, op="Const")
+            maker[weight.name] = weight.name
+        for number, node in enumerate(graph.node):
+            name = node.name or f"{node.op_type}_{number}"
+            definition.node.add(name=name, op=node.op_type, input=[maker[x] for x in node.input if x in maker])
+            maker |= dict.fromkeys(node.output, name)
+        self._writer.add_event(self._event(wall_time=moment, graph_def=definition.SerializeToString()))
+
+    def _write_hparams(self, moment: float, step: int, record: Record) -> None:
+        """The recipe beside the final scores, on the page HPARAMS."""
+        from tensorboard.plugins.hparams import summary_v2
+
+        values = {
+            name: value if isinstance(value, bool | int | float) else str(value) for name, value in self._params.items()
+        }
+        metrics = [summary_v2.Metric(name) for name in (*record["scores"], "val_accuracy")]
+        config = summary_v2.hparams_config_pb(
+            hparams=[summary_v2.HParam(name) for name in values], metrics=metrics, time_created_secs=moment
+        )
+        session = summary_v2.hparams_pb(values, start_time_secs=moment)
+        for summary in (config, session):
+            event = self._event(wall_time=moment, step=0)
+            event.summary.ParseFromString(summary.SerializeToString())
+            self._writer.add_event(event)

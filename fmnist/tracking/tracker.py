@@ -1,0 +1,77 @@
+"""Between a training and its journal. A training tells its tracker what is committed, and goes on."""
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from fmnist.run import Run
+from fmnist.tracking.journal import Journal, Record
+from fmnist.tracking.records import start_record
+from fmnist.tracking.shipper import State
+
+
+class Tracker(Protocol):
+    """Hears of a run what is committed."""
+
+    def commit(self, records: Sequence[Record]) -> None:
+        """These records stand, some for longer. The first call, before any epoch, announces the run."""
+
+    def end(self, make_record: Callable[[], Record]) -> None:
+        """The run is finished; `make_record` gives its last record where that is not known yet."""
+
+
+class NullTracker:
+    """Tracks nothing."""
+
+    def commit(self, records: Sequence[Record]) -> None: ...
+    def end(self, make_record: Callable[[], Record]) -> None: ...
+
+
+class JournalTracker:
+    """Appends to the run's journal, and has a shipper follow it."""
+
+    def __init__(
+        self, run: Run, start_shipper: Callable[[], "subprocess.Popen[bytes]"], notice: Callable[[str], None]
+    ) -> None:
+        self._run, self._journal, self._start_shipper, self._notice = run, Journal(run.journal), start_shipper, notice
+        self._shipper: subprocess.Popen[bytes] | None = None
+        self._told: set[str] = set()
+
+    def commit(self, records: Sequence[Record]) -> None:
+        self._journal.add_missing([start_record(self._run), *records])
+        if self._shipper is None:
+            self._shipper = self._start_shipper()
+        for lane, error in self._errors().items():
+            if lane not in self._told:
+                self._told.add(lane)
+                self._notice(f"{lane}: {error}; the training goes on, and it is sent later")
+
+    def end(self, make_record: Callable[[], Record]) -> None:
+        if self._journal.read()[-1]["key"] != "end":
+            self._journal.add_missing([make_record()])
+
+    def wait(self, seconds: float, tell: Callable[[str], None]) -> None:
+        """Wait until everything is sent, telling how long still; say what to do where it is not."""
+        if self._shipper is None:
+            return
+        until = time.monotonic() + seconds
+        pause = 1.0
+        while self._shipper.poll() is None and (left := until - time.monotonic()) > 0:
+            tell(f"sending to MLflow and TensorBoard, {left:.0f} s at most")
+            with suppress(subprocess.TimeoutExpired):
+                self._shipper.wait(min(pause, left))
+            pause = 10.0
+        in_time = self._shipper.poll() == 0
+        if not in_time:
+            self._shipper.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self._shipper.wait(5)
+            reasons = "; ".join(f"{lane}: {error}" for lane, error in self._errors().items()) or "it takes longer"
+            self._notice(
+                f"run {self._run.id}: not all of it has been sent ({reasons}); send the rest with: fmnist sync"
+            )
+
+    def _errors(self) -> dict[str, str]:
+        return {lane: values["error"] for lane, values in State(self._run).lanes.items() if values["error"]}

@@ -1,0 +1,50 @@
+"""Which sinks a run has, and the process that feeds them."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmnist.run import Run
+from fmnist.tracking.shipper import Sink, SinkFactory
+
+
+@dataclass(frozen=True)
+class Destinations:
+    """Where records go."""
+
+    mlflow_uri: str
+    """A server's address, or a database's."""
+    experiment: str
+    model_name: str
+    artifacts: Path
+    """Where files go if MLflow is a database; a server keeps them itself."""
+    logs: Path
+    """TensorBoard's folder; a run has a folder of its own in it."""
+
+    def sinks(self, run: Run) -> dict[str, SinkFactory]:
+        """By address: how to open each sink, which imports what it needs."""
+
+        def mlflow() -> Sink:
+            from fmnist.tracking.mlflow_sink import MlflowSink
+
+            return MlflowSink(run.folder, self.mlflow_uri, self.experiment, self.model_name, self.artifacts)
+
+        def tensorboard() -> Sink:
+            from fmnist.tracking.tensorboard_sink import TensorboardSink
+
+            return TensorboardSink(run.folder, self.logs / run.id)
+
+        return {f"mlflow {self.mlflow_uri}": mlflow, f"tensorboard {self.logs}": tensorboard}
+
+
+def start_shipper(run: Run, home: Path) -> "subprocess.Popen[bytes]":
+    """`fmnist sync RUN --follow`, its output in the run's folder.
+
+    It has a session of its own: Ctrl-C is for the training; the shipper sends what was committed, and ends.
+    """
+    command = [sys.executable, "-m", "fmnist", "sync", run.id, "--follow"]
+    environment = os.environ | {"FMNIST_HOME": str(home)}
+    with (run.folder / "shipping.log").open("ab") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
