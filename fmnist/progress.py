@@ -1,5 +1,7 @@
 """What a training tells while it goes on: to a terminal, to a notebook, to nobody."""
 
+import sys
+import time
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -68,7 +70,7 @@ class Live:
         self.console.print(HEADER, style="bold")
         for record in records:
             self.console.print(epoch_row(record, self._epochs), style="dim")
-        if self.console.is_terminal or self.console.is_jupyter:
+        if self.console.is_terminal:
             self._bar.start()
             total = images * config.epochs
             self._task = self._bar.add_task("", total=total, completed=images * len(records), speed="")
@@ -96,6 +98,57 @@ class Live:
 
     def end(self) -> None:
         self._bar.stop()
+
+
+class Notebook:
+    """One cell output that is drawn anew: the rows so far and a line on what goes on now."""
+
+    PAUSE = 0.5  # seconds between two drawings within an epoch
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self._handle = display(self._drawn(), display_id=True)
+        self._rows, self._drawn_at = [HEADER], 0.0
+        self._epochs = self._images = 0
+
+    def begin(self, config: TrainConfig, images: int, records: list[Record]) -> None:
+        self._epochs, self._images = config.epochs, images
+        self._rows += [epoch_row(record, self._epochs) for record in records]
+        self._draw()
+
+    def step(self, epoch: int, images: int) -> None:
+        if time.monotonic() - self._drawn_at >= self.PAUSE:
+            done = round(40 * images / self._images)
+            position = f"{epoch}/{self._epochs}"
+            self._draw(f"{position:>8} {'█' * done}{'░' * (40 - done)}")
+
+    def epoch(self, record: Record) -> None:
+        self._rows.append(epoch_row(record, self._epochs))
+        self._draw()
+
+    def phase(self, name: str) -> None:
+        self._draw(f"{name} …")
+
+    def end(self) -> None:
+        self._draw()
+
+    def _draw(self, now: str = "") -> None:
+        self._drawn_at = time.monotonic()
+        self._handle.update(self._drawn("\n".join([*self._rows, now])))
+
+    @staticmethod
+    def _drawn(text: str = "") -> Any:
+        from IPython.display import Pretty
+
+        return Pretty(text)
+
+
+def watcher_here() -> Watcher:
+    """The display that suits where this runs: a notebook's cell, or a terminal."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return Notebook() if hasattr(shell, "kernel") else Live()
 
 
 def print_notice(text: str) -> None:

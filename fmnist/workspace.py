@@ -19,7 +19,7 @@ from fmnist.data.dataset import Dataset, SplitName
 from fmnist.errors import UserError, explain, listing
 from fmnist.evaluation import evaluate_model
 from fmnist.predictor import Predictor
-from fmnist.progress import Live, Watcher, print_notice
+from fmnist.progress import Watcher, print_notice, watcher_here
 from fmnist.provenance import provenance
 from fmnist.recipe import TrainConfig
 from fmnist.run import LATEST, About, Run, create_run, find_run, list_runs
@@ -234,7 +234,7 @@ def train(
         workspace.check_request(config, device)
         data = data or workspace.load_data()
         job = workspace.new_run(config, data, device, name=name, note=note, tags=dict(tags or {}))
-    return workspace.train(job, watcher or Live(), tracker)
+    return workspace.train(job, watcher or watcher_here(), tracker)
 
 
 def evaluate(model: str | Run = LATEST, split: SplitName = "test", data: Dataset | None = None) -> Evaluation:

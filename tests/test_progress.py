@@ -1,8 +1,11 @@
 import io
+import sys
+from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
-from fmnist.progress import HEADER, Live, Silent, epoch_row
+from fmnist.progress import HEADER, Live, Notebook, Silent, epoch_row, watcher_here
 from fmnist.recipe import TrainConfig
 
 
@@ -47,3 +50,50 @@ def test_silent_is_a_watcher_that_says_nothing() -> None:
     silent.epoch({})
     silent.phase("")
     silent.end()
+
+
+@pytest.fixture
+def cell(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a notebook's cell shows, one text a drawing; IPython itself is not needed for it."""
+    drawings: list[str] = []
+
+    class Handle:
+        def update(self, content: str) -> None:
+            drawings.append(content)
+
+    def show(content: str, display_id: bool) -> Handle:
+        drawings.append(content)
+        return Handle()
+
+    display = SimpleNamespace(display=show, Pretty=str)
+    shell = SimpleNamespace(kernel=object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "IPython.display", display)  # type: ignore[arg-type]
+    return drawings
+
+
+def test_a_notebook_draws_one_output_anew(cell: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = watcher_here()
+    assert isinstance(watcher, Notebook)
+    monkeypatch.setattr(Notebook, "PAUSE", 0)
+    watcher.begin(TrainConfig(epochs=3), 100, [record(1)])
+    watcher.step(2, 50)
+    assert cell[-1].splitlines() == [HEADER, epoch_row(record(1), 3), "     2/3 " + "█" * 20 + "░" * 20]
+    watcher.epoch(record(2))
+    watcher.phase("exporting")
+    assert cell[-1].splitlines()[2:] == [epoch_row(record(2), 3), "exporting …"]
+    watcher.end()
+    assert cell[-1].splitlines() == [HEADER, epoch_row(record(1), 3), epoch_row(record(2), 3)]
+
+
+def test_steps_are_drawn_now_and_then_only(cell: list[str]) -> None:
+    watcher = watcher_here()
+    watcher.begin(TrainConfig(epochs=3), 100, [])
+    before = len(cell)
+    for images in range(100):
+        watcher.step(1, images)
+    assert len(cell) == before
+
+
+def test_elsewhere_it_is_a_terminal() -> None:
+    assert isinstance(watcher_here(), Live)
