@@ -8,6 +8,7 @@ from typing import NoReturn
 from pydantic import ValidationError
 from typer.exceptions import TyperException
 
+import fmnist.manage  # noqa: F401 - its verbs join the others
 from fmnist.cli import Stopped, app
 from fmnist.errors import Failure, UserError, explain, one_line
 

@@ -13,11 +13,12 @@ from typer.core import TyperGroup
 from fmnist import __version__
 from fmnist import console as show
 from fmnist.data.dataset import SPLITS, Dataset
-from fmnist.errors import Failure, Interrupted, UserError, listing
+from fmnist.errors import Interrupted, UserError, listing
 from fmnist.progress import Live, print_notice
 from fmnist.recipe import make_config
-from fmnist.run import LATEST
-from fmnist.workspace import Job, Workspace, check_same_config, open_workspace
+from fmnist.registry import CHAMPION
+from fmnist.run import LATEST, check_same_config
+from fmnist.workspace import Job, Workspace, open_workspace
 
 
 class Stopped(Exception):
@@ -43,7 +44,10 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="folder with two CSV or four IDX files")]
-Model = Annotated[str, typer.Option("--model", metavar="RUN|FILE", help="a run (id or latest), or an .onnx file")]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="champion, a version, a run (id or latest), or an .onnx file"),
+]
 
 
 def print_json(values: Mapping[str, Any]) -> None:
@@ -150,7 +154,9 @@ def _tags(pairs: list[str]) -> dict[str, str]:
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="[RUN|FILE]", help="a run (id or latest), or an .onnx file")] = LATEST,
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", help="champion, a version, a run (id or latest), or an .onnx file")
+    ] = LATEST,
     split: Annotated[str, typer.Option(metavar="NAME", help="train, validation or test")] = "test",
     folder: DataFolder = None,
     as_json: Json = False,
@@ -171,13 +177,14 @@ def evaluate(
 @app.command()
 def predict(
     files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="PNG, JPEG, WebP, or an IDX file of many")],
-    model: Model = LATEST,
+    model: Model = None,
     as_json: Json = False,
 ) -> None:
     """Say what garment is in each picture."""
     from fmnist.imaging import read_pictures
 
-    predictor = open_workspace(print_notice).predictor(model)
+    workspace = open_workspace(print_notice)
+    predictor = workspace.predictor(model or (CHAMPION if workspace.registry.has_champion() else LATEST))
     names, answers = [], []
     for path in files:
         pictures = read_pictures(path)
@@ -188,35 +195,6 @@ def predict(
         print_json({"model": str(predictor.path), "predictions": rows})
     else:
         show.show_answers(show.make_console(stderr=as_json), names, answers)
-
-
-@app.command()
-def sync(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN…]", help="ids, or latest; all, without any")] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="go on until the training is over")] = False,
-) -> None:
-    """Send what MLflow and TensorBoard do not have yet."""
-    workspace = open_workspace(print_notice)
-    chosen = [workspace.find_run(reference) for reference in runs] if runs else workspace.runs()
-    left = {}
-    for run in chosen:
-        errors = workspace.sync(run, follow=follow)
-        left.update({f"run {run.id}, {lane}": error for lane, error in errors.items()})
-        print_notice(f"run {run.id}: {'not all is sent' if errors else 'all is sent'}")
-    if left:
-        raise Failure(*next(iter(left.items())))
-
-
-@app.command()
-def runs(as_json: Json = False) -> None:
-    """List all runs with their scores."""
-    found = open_workspace(print_notice).runs()
-    if as_json:
-        print_json({"runs": [run.summary() for run in found]})
-    elif found:
-        show.show_runs(show.make_console(stderr=as_json), found)
-    else:
-        show.make_console(stderr=as_json).print("no runs yet; make one: fmnist train")
 
 
 def _version(asked: bool) -> None:

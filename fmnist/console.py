@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.text import Text
 from fmnist.data.dataset import FASHION_MNIST, SPLITS, Dataset
 from fmnist.errors import Failure
 from fmnist.predictor import Answer
+from fmnist.registry import CHAMPION, Version
 from fmnist.run import Result, Run
 from fmnist.scores import Evaluation, Scores, class_scores
 
@@ -155,6 +157,20 @@ def show_runs(console: Console, runs: Sequence[Run]) -> None:
         else:
             scores = f"{result.val.accuracy:.2%}", f"{result.test.accuracy:.2%}", f"{result.test.f1:.4f}"
             rows.add_row(*head, str(result.epochs), f"{result.seconds:.0f}s", *scores)
+    console.print(rows)
+
+
+def show_models(console: Console, versions: Sequence[Version]) -> None:
+    """Registered versions, oldest first, with their aliases and scores."""
+    rows = table("version", "aliases", "run", "registered", "val accuracy", "test accuracy")
+    for column in rows.columns[1:4]:
+        column.justify = "left"
+    for version in versions:
+        scores = [version.scores.get(name) for name in ("val_accuracy", "test_accuracy")]
+        shown = ["" if score is None else f"{score:.2%}" for score in scores]
+        moment = f"{datetime.fromtimestamp(version.created, UTC):%Y-%m-%d %H:%M} UTC"
+        style = "bold" if CHAMPION in version.aliases else None
+        rows.add_row(str(version.number), ", ".join(version.aliases), version.run_id, moment, *shown, style=style)
     console.print(rows)
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fmnist.errors import Failure, UserError
+from fmnist.errors import Failure, UserError, listing
 from fmnist.files import make_folder, sha256_of, write_whole
 from fmnist.recipe import TrainConfig
 from fmnist.scores import Scores
@@ -237,3 +237,10 @@ def find_run(root: Path, reference: str, *, finished: bool = False) -> Run:
         return found[0]
     problem = f"could be any of {', '.join(run.id for run in found)}" if found else f"there is no such run in {root}"
     raise UserError(f"run {reference!r}", f"{problem}; fmnist runs lists them")
+
+
+def check_same_config(run: Run, differences: Mapping[str, tuple[Any, Any]]) -> None:
+    """Raise UserError where a resume asks for another configuration than the run's own."""
+    if differences:
+        listed = listing(f"{name} {asked!r} (the run has {own!r})" for name, (own, asked) in differences.items())
+        raise UserError(f"run {run.id}", f"cannot go on with {listed}; leave that out, or start a new run")

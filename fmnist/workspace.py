@@ -16,13 +16,14 @@ from pydantic import ValidationError
 
 from fmnist.data import find_data
 from fmnist.data.dataset import Dataset, SplitName
-from fmnist.errors import UserError, explain, listing
+from fmnist.errors import UserError, explain
 from fmnist.evaluation import evaluate_model
 from fmnist.predictor import Predictor
 from fmnist.progress import Watcher, print_notice, watcher_here
 from fmnist.provenance import provenance
 from fmnist.recipe import TrainConfig
-from fmnist.run import LATEST, About, Run, create_run, find_run, list_runs
+from fmnist.registry import CHAMPION, PREVIOUS, Registry
+from fmnist.run import LATEST, About, Run, check_same_config, create_run, find_run, list_runs
 from fmnist.scores import Evaluation
 from fmnist.settings import Settings
 from fmnist.tracking.shipper import ship
@@ -140,12 +141,18 @@ class Workspace:
         return ship(run, self.destinations.sinks(run), follow=follow)
 
     def predictor(self, model: str = LATEST) -> Predictor:
-        """The model of a run (`latest`, an id) or in an .onnx file. Raises UserError."""
+        """The model of a run (`latest`, an id), of a version (`champion`, 3, models:/…), or in an .onnx file."""
         run, path = self._find_model(model)
         return Predictor(run.verified_model() if run else path)
 
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.destinations.mlflow_uri, self.settings.model_name)
+
     def _find_model(self, model: str) -> tuple[Run | None, Path]:
         path = Path(model)
+        if model in (CHAMPION, PREVIOUS) or model.startswith("models:/") or (model.isdigit() and len(model) < 8):
+            return None, self.registry.fetch(self.registry.find(model), self.settings.home / "models")
         if path.suffix == ".onnx" or path.is_file():
             return None, path
         run = self.find_run(model, finished=True)
@@ -241,10 +248,3 @@ def evaluate(model: str | Run = LATEST, split: SplitName = "test", data: Dataset
     """What a model (a run, its id, `latest`, an .onnx path) does on a split: loss, confusion matrix, `scores`."""
     reference = model.id if isinstance(model, Run) else model
     return open_workspace(print_notice).evaluate(reference, split, data)
-
-
-def check_same_config(run: Run, differences: Mapping[str, tuple[Any, Any]]) -> None:
-    """Raise UserError where a resume asks for another configuration than the run's own."""
-    if differences:
-        listed = listing(f"{name} {asked!r} (the run has {own!r})" for name, (own, asked) in differences.items())
-        raise UserError(f"run {run.id}", f"cannot go on with {listed}; leave that out, or start a new run")

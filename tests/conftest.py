@@ -9,9 +9,11 @@ import pytest
 from fmnist.__main__ import main
 from fmnist.data.dataset import Dataset
 from fmnist.data.sources import find_local
+from fmnist.progress import Silent
 from fmnist.recipe import TrainConfig
 from fmnist.run import Run
 from fmnist.settings import Settings
+from fmnist.tracking.tracker import JournalTracker
 from fmnist.workspace import Workspace
 
 DATA = Path(__file__).parent / "data"
@@ -34,6 +36,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("FMNIST_DATA", str(DATA))
     monkeypatch.setenv("FMNIST_DOWNLOAD", "no")
     monkeypatch.setenv("FMNIST_TRACKING", "no")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):  # MLflow itself sets the first
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.chdir(tmp_path)
     return tmp_path / "var"
@@ -68,7 +72,24 @@ TINY = TrainConfig(epochs=2, batch_size=64, precision="fp32")
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Run:
     """A run of two epochs, done; read it, do not change it."""
-    from fmnist.progress import Silent
-
     workspace = Workspace(Settings(home=tmp_path_factory.mktemp("finished"), data=DATA))
     return workspace.new_run(TINY, dataset, "cpu", name="tiny").train(Silent())
+
+
+class NoProcess:
+    """Stands for a shipper that has nothing to do."""
+
+    returncode = 0
+
+    def poll(self) -> int:
+        return 0
+
+
+@pytest.fixture(scope="session")
+def journalled(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Run:
+    """A finished run of three epochs with its journal, sent nowhere; read it, do not change it."""
+    workspace = Workspace(Settings(home=tmp_path_factory.mktemp("journalled")))
+    config = TrainConfig(epochs=3, batch_size=64, precision="fp32")
+    job = workspace.new_run(config, dataset, "cpu", name="a name", note="a note", tags={"team": "red"})
+    tracker = JournalTracker(job.run, lambda: NoProcess(), print)  # type: ignore[arg-type, return-value]
+    return job.train(Silent(), tracker)

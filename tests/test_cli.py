@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fmnist import cli
+from fmnist import manage
 from fmnist.__main__ import main
 from fmnist.run import Run
 
@@ -232,7 +232,7 @@ def test_what_is_unexpected_is_one_line_too(fmnist: Command, monkeypatch: pytest
     def broken(notice: object) -> None:
         raise TypeError("a\nbug")
 
-    monkeypatch.setattr(cli, "open_workspace", broken)
+    monkeypatch.setattr(manage, "open_workspace", broken)
     code, out, err = fmnist("runs")
     assert (code, out) == (1, "")
     assert err == "fmnist: unexpected TypeError: a bug; see it whole with --debug, and report it\n"

@@ -7,7 +7,6 @@ replaced; the model and its version are looked for before they are made.
 import fcntl
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,19 +17,10 @@ import numpy as np
 from fmnist.errors import Failure
 from fmnist.files import make_folder, sha256_of
 from fmnist.plots import Mistake, as_png, confusion_picture, mistakes_picture
+from fmnist.registry import CHAMPION, RUN_ID_TAG  # its import also sets how patient MLflow is
 from fmnist.scores import class_scores
 from fmnist.tracking.journal import Record
 from fmnist.tracking.records import decode
-
-RUN_ID_TAG = "fmnist.run_id"
-CHAMPION = "champion"
-
-# An absent server is told within seconds; the shipper tries again at its own pace. Read at MLflow's import.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 class MlflowSink:
@@ -197,9 +187,10 @@ class MlflowSink:
             version = versions[0]
         else:
             scores = {**{f"val_{name}": value for name, value in record["val"].items()}, **record["scores"]}
-            tags = {"sha256": record["model_sha256"], "golden": "report/golden.json"}
+            tags = {"sha256": record["model_sha256"], "golden": "report/golden.json", RUN_ID_TAG: self._folder.name}
             tags |= {name: f"{value:.6f}" for name, value in scores.items()}
-            version = self._client.create_model_version(self._model_name, uri, self._run, tags)
+            model_id = uri.removeprefix("models:/")  # a server wants it apart, a database does not
+            version = self._client.create_model_version(self._model_name, uri, self._run, tags, model_id=model_id)
         if not self._client.get_registered_model(self._model_name).aliases.get(CHAMPION):
             self._client.set_registered_model_alias(self._model_name, CHAMPION, version.version)
 

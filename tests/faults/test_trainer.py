@@ -3,19 +3,23 @@
 `make test-faults FULL=1` tries 20 times, without FULL twice.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+import requests
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmnist.checkpoint import read_checkpoint
@@ -50,10 +54,11 @@ def weights(run: Run) -> str:
     return digest.hexdigest()
 
 
-def check_tracked_once(home: Path, run: Run) -> None:
+def check_tracked_once(home: Path, run: Run, uri: str | None = None) -> None:
     """Every epoch once in MLflow and in TensorBoard, and one registered version."""
     steps = list(range(1, EPOCHS + 1))
-    client: Any = mlflow.MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    uri = uri or f"sqlite:///{home / 'mlflow.db'}"
+    client: Any = mlflow.MlflowClient(uri, uri)
     (tracked,) = client.search_runs([client.get_experiment_by_name("fashion-mnist").experiment_id])
     assert tracked.info.status == "FINISHED"
     for name in ("val_accuracy", "images_per_second", "train_loss"):
@@ -112,3 +117,57 @@ def test_a_server_that_is_away_all_the_time(tmp_path: Path) -> None:
     assert told.stderr.splitlines()[-1].startswith(f"fmnist: run {result['run_id']}, mlflow http://127.0.0.1:9: ")
     assert fmnist(tmp_path, "sync").returncode == 0
     check_tracked_once(tmp_path, the_run(tmp_path))
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """(address, what starts an MLflow server there)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, place = f"http://127.0.0.1:{port}", tmp_path / "server"
+    place.mkdir()
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        store = (
+            "--backend-store-uri",
+            f"sqlite:///{place / 'server.db'}",
+            "--artifacts-destination",
+            str(place / "files"),
+        )
+        command = [sys.executable, "-m", "mlflow", "server", *store, "--workers", "1", "--port", str(port)]
+        quiet = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (place / "log").open("ab") as log:
+            started.append(subprocess.Popen(command, env=quiet, stdout=log, stderr=log, start_new_session=True))
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with contextlib.suppress(requests.ConnectionError):
+                requests.get(f"{address}/health", timeout=5)
+                return
+            time.sleep(0.2)
+
+    yield address, start
+    for process in started:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_server_that_comes_late(tmp_path: Path, server: tuple[str, Callable[[], None]]) -> None:
+    address, start = server
+    home, there = tmp_path / "home", {"MLFLOW_TRACKING_URI": address}
+    command = [sys.executable, "-m", "fmnist", *TRAIN]
+    training = subprocess.Popen(command, env=environment(home, **there), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until = time.monotonic() + 60
+    while not list(home.glob("runs/*/journal.jsonl")) and time.monotonic() < until:
+        time.sleep(0.02)
+    start()
+    _, errors = training.communicate(timeout=180)
+    assert training.returncode == 0, errors
+    assert fmnist(home, "sync", **there).returncode == 0
+    run = the_run(home)
+    check_tracked_once(home, run, address)
+    (version,) = json.loads(fmnist(home, "models", "--json", **there).stdout)["versions"]
+    assert (version["aliases"], version["run_id"]) == (["champion"], run.id)
+    scored = fmnist(home, "evaluate", "champion", "--json", **there)
+    assert json.loads(scored.stdout)["accuracy"] == pytest.approx(version["scores"]["test_accuracy"], abs=1e-6)

@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(place: Path) -> Any:
-    return mlflow.MlflowClient(uri(place))
+    return mlflow.MlflowClient(uri(place), uri(place))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_a_damaged_model_is_not_registered(own_copy: Run, records: list[Record],
     own_copy.model.write_bytes(own_copy.model.read_bytes()[:-1] + b"x")
     with pytest.raises(Failure, match=r"model\.onnx: is damaged"):
         send(own_copy, tmp_path, records)
-    assert mlflow.MlflowClient(uri(tmp_path)).search_model_versions(f"name = '{MODEL}'") == []
+    assert mlflow.MlflowClient(uri(tmp_path), uri(tmp_path)).search_model_versions(f"name = '{MODEL}'") == []
 
 
 def test_a_deleted_experiment_is_named(own_copy: Run, records: list[Record], tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""The verbs that look after what is there: runs, and the models they gave."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from fmnist import console as show
+from fmnist.cli import Json, app, print_json
+from fmnist.errors import Failure
+from fmnist.progress import print_notice
+from fmnist.workspace import open_workspace
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """List the registered models."""
+    versions = open_workspace(print_notice).registry.versions()
+    if as_json:
+        print_json({"versions": [asdict(version) for version in versions]})
+    elif versions:
+        show.show_models(show.make_console(), versions)
+    else:
+        show.make_console().print("no models yet; train one: fmnist train")
+
+
+@app.command()
+def promote(version: Annotated[str, typer.Argument(metavar="VERSION|RUN", help="its number, or a run's id")]) -> None:
+    """Make a model the champion; the one before is remembered."""
+    now = open_workspace(print_notice).registry.promote(version)
+    show.make_console().print(f"version {now.number} is the champion")
+
+
+@app.command()
+def rollback() -> None:
+    """Make the previous champion the champion again."""
+    now = open_workspace(print_notice).registry.rollback()
+    show.make_console().print(f"version {now.number} is the champion again")
+
+
+@app.command()
+def sync(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN…]", help="ids, or latest; all, without any")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="go on until the training is over")] = False,
+) -> None:
+    """Send what MLflow and TensorBoard do not have yet."""
+    workspace = open_workspace(print_notice)
+    chosen = [workspace.find_run(reference) for reference in runs] if runs else workspace.runs()
+    left = {}
+    for run in chosen:
+        errors = workspace.sync(run, follow=follow)
+        left.update({f"run {run.id}, {lane}": error for lane, error in errors.items()})
+        print_notice(f"run {run.id}: {'not all is sent' if errors else 'all is sent'}")
+    if left:
+        raise Failure(*next(iter(left.items())))
+
+
+@app.command()
+def runs(as_json: Json = False) -> None:
+    """List all runs with their scores."""
+    found = open_workspace(print_notice).runs()
+    if as_json:
+        print_json({"runs": [run.summary() for run in found]})
+    elif found:
+        show.show_runs(show.make_console(stderr=as_json), found)
+    else:
+        show.make_console(stderr=as_json).print("no runs yet; make one: fmnist train")

@@ -1,0 +1,177 @@
+"""The trained models in MLflow's registry: versions, and the aliases `champion` and `previous`."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from fmnist.errors import Failure, UserError, one_line
+from fmnist.files import make_folder, scratch_folder, sha256_of
+
+CHAMPION = "champion"
+PREVIOUS = "previous"
+RUN_ID_TAG = "fmnist.run_id"
+PROBE_SECONDS = 5
+
+# An absent server is told within seconds. Read at MLflow's import; what a user has set stands.
+for _name, _value in {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model."""
+
+    number: int
+    run_id: str
+    """fmnist's id of the run that trained it."""
+    aliases: tuple[str, ...]
+    sha256: str
+    created: float
+    """Unix time."""
+    scores: dict[str, float]
+    """val_accuracy, test_f1 and so on."""
+    source: str
+    """Its address in MLflow."""
+
+
+class Registry:
+    """The versions of one registered model."""
+
+    def __init__(self, uri: str, name: str) -> None:
+        self.uri, self.name = uri, name
+
+    @property
+    def is_empty_place(self) -> bool:
+        """Whether the database is not even there: nothing has been tracked yet."""
+        return self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).exists()
+
+    def versions(self) -> list[Version]:
+        """All versions, oldest first. Raises Failure where MLflow does not answer."""
+        if self.is_empty_place:
+            return []
+        with self._client() as client:
+            found = client.search_model_versions(f"name = '{self.name}'", max_results=10_000)
+            aliases = client.get_registered_model(self.name).aliases if found else {}
+        of_version: dict[int, list[str]] = {}
+        for alias, number in aliases.items():
+            of_version.setdefault(int(number), []).append(alias)
+        versions = [_version(values, tuple(sorted(of_version.get(int(values.version), [])))) for values in found]
+        return sorted(versions, key=lambda version: version.number)
+
+    def find(self, reference: str) -> Version:
+        """By alias, number, run id, or address (models:/NAME@ALIAS, models:/NAME/NUMBER). Raises UserError."""
+        name, wanted = self._split(reference)
+        versions = self.versions()
+        for version in versions:
+            if name == self.name and wanted in (str(version.number), *version.aliases, version.run_id):
+                return version
+        there = ", ".join(str(version.number) for version in versions) or "none yet"
+        raise UserError(
+            f"model {reference!r}", f"there is no such version of {self.name} (there are: {there}); see fmnist models"
+        )
+
+    def _split(self, reference: str) -> tuple[str, str]:
+        if not reference.startswith("models:/"):
+            return self.name, reference
+        path = reference.removeprefix("models:/")
+        name, _, wanted = path.partition("@" if "@" in path else "/")
+        return name, wanted
+
+    def has_champion(self) -> bool:
+        return any(CHAMPION in version.aliases for version in self.versions())
+
+    def promote(self, reference: str) -> Version:
+        """Make a version the champion, and remember the one before as `previous`. Again changes nothing."""
+        version = self.find(reference)
+        if CHAMPION not in version.aliases:
+            self._check_has_model(version)
+            champions = [other for other in self.versions() if CHAMPION in other.aliases]
+            with self._client() as client:
+                for before in champions:
+                    client.set_registered_model_alias(self.name, PREVIOUS, str(before.number))
+                client.set_registered_model_alias(self.name, CHAMPION, str(version.number))
+        return self.find(str(version.number))
+
+    def rollback(self) -> Version:
+        """Make `previous` the champion again. Again changes nothing. Raises UserError where there is none."""
+        versions = {alias: version for version in self.versions() for alias in version.aliases}
+        if PREVIOUS not in versions:
+            raise UserError("rollback", "there is no previous champion; choose a version: fmnist promote VERSION")
+        with self._client() as client:
+            client.set_registered_model_alias(self.name, CHAMPION, str(versions[PREVIOUS].number))
+        return self.find(CHAMPION)
+
+    def _check_has_model(self, version: Version) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            self._download(version, Path(folder))
+
+    def fetch(self, version: Version, cache: Path) -> Path:
+        """The version's ONNX file, kept in the folder `cache` by its hash. Raises Failure where it is not whole."""
+        kept = cache / f"{version.sha256}.onnx"
+        if not kept.exists() or sha256_of(kept) != version.sha256:
+            with scratch_folder(make_folder(cache)) as folder:
+                self._download(version, folder).replace(kept)
+        return kept
+
+    def _download(self, version: Version, folder: Path) -> Path:
+        with self._client() as client:
+            import mlflow
+
+            # Not the version's own models:/ address: MLflow looks that up at its default place.
+            place = client.get_model_version_download_uri(self.name, str(version.number))
+            local = mlflow.artifacts.download_artifacts(place, dst_path=str(folder), tracking_uri=self.uri)
+        path = Path(local) / "model.onnx"
+        if not path.is_file() or sha256_of(path) != version.sha256:
+            raise Failure(
+                f"{self.name} version {version.number}",
+                "its file in MLflow is not the one that was registered (SHA-256 differs); choose another version",
+            )
+        return path
+
+    @contextmanager
+    def _client(self) -> Iterator[Any]:
+        """MLflow's client; what goes wrong with it is a Failure that names the address."""
+        self._probe()
+        import mlflow
+        from mlflow.exceptions import MlflowException
+
+        try:
+            yield mlflow.MlflowClient(self.uri, self.uri)  # not set_tracking_uri: that changes the environment
+        except (MlflowException, OSError) as error:
+            raise Failure(f"MLflow at {self.uri}", f"{one_line(error)[:200]}; see whether it is in order") from error
+
+    def _probe(self) -> None:
+        """An address that does not answer, or is not MLflow's, is told at once."""
+        if urlparse(self.uri).scheme not in ("http", "https"):
+            return
+        import requests
+
+        try:
+            answer = requests.get(f"{self.uri.rstrip('/')}/version", timeout=PROBE_SECONDS)
+        except requests.RequestException as error:
+            raise Failure(
+                f"MLflow at {self.uri}", "does not answer; start it, or set MLFLOW_TRACKING_URI to where it is"
+            ) from error
+        if answer.status_code != 200 or not answer.text[:1].isdigit():
+            raise UserError(
+                f"MLflow at {self.uri}", f"answers {answer.status_code}, not as MLflow does; set MLFLOW_TRACKING_URI"
+            )
+
+
+def _version(values: Any, aliases: tuple[str, ...]) -> Version:
+    tags = values.tags
+    scores = {name: float(value) for name, value in tags.items() if name.startswith(("val_", "test_"))}
+    created = values.creation_timestamp / 1000
+    run_id, digest = tags.get(RUN_ID_TAG, ""), tags.get("sha256", "")
+    return Version(int(values.version), run_id, aliases, digest, created, scores, values.source)
