@@ -105,11 +105,9 @@ def test_kill_9_at_a_random_moment_and_resume(tmp_path: Path, undisturbed: str, 
 
 def test_a_server_that_is_away_all_the_time(tmp_path: Path) -> None:
     away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "FMNIST_SYNC_WAIT": "3"}
-    started = time.monotonic()
     done = fmnist(tmp_path, *TRAIN, "--json", **away)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert time.monotonic() - started < 40
     assert "not all of it has been sent" in done.stderr
     assert "send the rest with: fmnist sync" in done.stderr
     told = fmnist(tmp_path, "sync", **away)
