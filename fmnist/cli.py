@@ -117,7 +117,7 @@ def _train(
     found = workspace.load_data(folder) if folder is not None or resume is None else None
     loaded = time.perf_counter()
     if resume is not None:
-        asked = config.model_dump() if recipe else {name: getattr(config, name) for name in given}
+        asked = {name: getattr(config, name) for name in given} | ({"recipe": recipe} if recipe else {})
         job = _resumed(workspace, resume, found, device, asked | {key: value for key, value in about.items() if value})
     else:
         assert found is not None

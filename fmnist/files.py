@@ -44,9 +44,11 @@ def write_whole(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too must leave nothing half written
         with suppress(OSError):
             temporary.unlink()
+        if not isinstance(error, OSError):
+            raise
         reason = error.strerror or error
         raise Failure(
             path, f"cannot be written ({reason}); make room or mend the folder, what it held stands"
