@@ -29,7 +29,7 @@ train: $(READY) ## train the CNN on Fashion-MNIST, e.g. make train ARGS="--epoch
 	@LD_PRELOAD="$(PRELOAD)" $(BIN)/fmnist train $(ARGS)
 
 test: $(READY) ## run the tests (no network, no Docker)
-	@$(BIN)/pytest --ignore=tests/faults $(ARGS)
+	@$(BIN)/pytest --ignore=tests/faults --ignore=tests/platform $(ARGS)
 
 test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries
 	@FULL=$(FULL) $(BIN)/pytest tests/faults $(ARGS)
