@@ -1,16 +1,13 @@
 """How a command begins and ends: signals, exit codes, and errors as one line."""
 
+import io
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-from pydantic import ValidationError
-from typer.exceptions import TyperException
-
-import fmnist.manage  # noqa: F401 - its verbs join the others
-from fmnist.cli import Stopped, app
-from fmnist.errors import Failure, UserError, explain, one_line
+from fmnist.errors import Failure, Stopped, UserError, explain, one_line
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -18,13 +15,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"] or ["--help"]
-    signal.signal(signal.SIGTERM, _terminate)
-    sys.path.append(str(Path.cwd()))  # where --model module:function of one's own lies
+    _mend_streams()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _stop)
     try:
-        app(given, prog_name="fmnist", standalone_mode=False)
-        sys.stdout.flush()
+        _run(given)
         code = 0
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
         code, message = _told(error)
@@ -33,23 +30,52 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-_terminated = False
+def _run(given: list[str]) -> None:
+    try:
+        sys.path.append(str(Path.cwd()))  # where --model module:function of one's own lies
+    except FileNotFoundError as error:
+        raise UserError("the current folder", "is gone; change to one that is there") from error
+    import fmnist.manage  # its verbs join the others'  # noqa: F401
+    from fmnist.cli import app
+
+    app(given, prog_name="fmnist", standalone_mode=False)
+    sys.stdout.flush()
 
 
-def _terminate(signum: int, frame: object) -> NoReturn:
-    """SIGTERM ends things as Ctrl-C does, with an exit code of its own."""
-    global _terminated
-    _terminated = True
+def _mend_streams() -> None:
+    """Printing never fails for a name that the terminal cannot show, nor where an output was closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for as long as the process lives
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+_received: int | None = None
+
+
+def _stop(signum: int, frame: object) -> NoReturn:
+    """SIGTERM ends things as Ctrl-C does. A second signal changes nothing: what is being said and saved comes first."""
+    global _received
+    _received = signum
+    for again in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(again, _heard)  # not SIG_IGN: Python complains of a signal that came in between
     raise KeyboardInterrupt
 
 
-def _told(error: Exception) -> tuple[int, str]:
+def _heard(signum: int, frame: object) -> None: ...
+
+
+def _told(error: BaseException) -> tuple[int, str]:
     """(exit code, the line to print) for what ended a command."""
+    from pydantic import ValidationError
+    from typer.exceptions import TyperException
+
     match error:
         case UserError() | Failure():
             return error.exit_code, str(error)
-        case Stopped():
-            return (143 if _terminated else 130), str(error)
+        case Stopped() | KeyboardInterrupt():
+            return 128 + (_received or signal.SIGINT), str(error) or "interrupted"
         case ValidationError():
             return 2, str(explain(error, lambda field: "--" + field.replace("_", "-")))
         case TyperException():
@@ -62,6 +88,9 @@ def _told(error: Exception) -> tuple[int, str]:
             return 1, f"{error.name}: is not installed; install what this command needs: pip install 'fmnist[train]'"
         case OSError() if error.filename:
             return 1, f"{error.filename}: {error.strerror}; mend that and run the command again"
+        case OSError() if error.strerror:  # writing to stdout, mostly
+            sys.stdout = None
+            return 1, f"output: {error.strerror}; mend that and run the command again"
     return 1, f"unexpected {type(error).__name__}: {one_line(error)}; see it whole with --debug, and report it"
 
 

@@ -42,7 +42,8 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     tensors |= {f"kept/{name}": tensor for name, tensor in checkpoint.kept.items()}
     facts = {"epoch": checkpoint.epoch, "finished": checkpoint.finished, "records": checkpoint.records}
     content = save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+        # Copies: safetensors refuses tensors that share memory, as tied weights do.
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
         {"format": _FORMAT, "facts": json.dumps(facts)},
     )
     write_sealed(path, content)

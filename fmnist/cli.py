@@ -13,16 +13,13 @@ from typer.core import TyperGroup
 from fmnist import __version__
 from fmnist import console as show
 from fmnist.data.dataset import SPLITS, Dataset
-from fmnist.errors import Interrupted, UserError, listing
+from fmnist.errors import Interrupted, Stopped, UserError, listing
+from fmnist.job import Job, check_request
 from fmnist.progress import Live, print_notice
 from fmnist.recipe import make_config
 from fmnist.registry import CHAMPION
 from fmnist.run import LATEST, check_same_config
-from fmnist.workspace import Job, Workspace, open_workspace
-
-
-class Stopped(Exception):
-    """A KeyboardInterrupt on its way past Typer, which would swallow it with its message."""
+from fmnist.workspace import Workspace, open_workspace
 
 
 class _Verbs(TyperGroup):
@@ -113,7 +110,7 @@ def _train(
     workspace, console = open_workspace(print_notice), show.make_console(stderr=as_json)
     given = {name: value for name, value in changes.items() if value is not None}
     config = make_config(recipe or "fast", **given)
-    workspace.check_request(config, device or "auto")
+    check_request(config, device or "auto")
     found = workspace.load_data(folder) if folder is not None or resume is None else None
     loaded = time.perf_counter()
     if resume is not None:
@@ -122,9 +119,11 @@ def _train(
     else:
         assert found is not None
         job = workspace.new_run(config, found, device or "auto", **about)
-    phases = {"data": loaded - started, "starting up": time.perf_counter() - loaded}
-    show.show_start(console, job.run, job.data)
-    show.show_layers(console, job)
+    phases = {}
+    if not workspace.is_over(job.run):
+        show.show_start(console, job.run, job.data)
+        show.show_layers(console, job)
+        phases = {"data": loaded - started, "starting up": time.perf_counter() - loaded}
     workspace.train(job, Live(console))
     result = job.run.result
     assert result is not None
@@ -165,8 +164,8 @@ def evaluate(
     if split not in SPLITS:
         raise UserError(f"--split {split}", f"there is no such split; give {listing(SPLITS)}")
     workspace = open_workspace(print_notice)
-    predictor = workspace.predictor(model)
-    evaluation = workspace.evaluate(model, split, None if folder is None else workspace.load_data(folder))
+    data = None if folder is None else workspace.load_data(folder)
+    predictor, evaluation = workspace.evaluate(model, split, data)
     if as_json:
         values: dict[str, Any] = {"model": str(predictor.path), "split": split, **evaluation.scores._asdict()}
         print_json(values | {"confusion": evaluation.confusion.tolist()})

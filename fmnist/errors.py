@@ -8,6 +8,9 @@ expect, so that `except ValueError` works without this module.
 from collections.abc import Callable, Iterable
 from typing import Any
 
+_LONGEST = 60
+"""Characters of what was given that are shown."""
+
 
 def one_line(text: object) -> str:
     """`text` on one line: whatever a file name or a library's message holds."""
@@ -42,6 +45,10 @@ class Interrupted(KeyboardInterrupt):
     """A training was told to stop; its message says what is saved and how to go on."""
 
 
+class Stopped(Exception):
+    """A KeyboardInterrupt on its way past Typer, which would swallow it with its message."""
+
+
 def explain(error: Any, name_of: Callable[[str], str]) -> UserError:
     """A pydantic ValidationError -> the first thing wrong, in our form.
 
@@ -64,4 +71,6 @@ def explain(error: Any, name_of: Callable[[str], str]) -> UserError:
     }.get(first["type"], first["msg"].removeprefix("Value error, ") + "; mend it")
     if not first["loc"]:  # a check over all fields, which names what was given itself
         return UserError(*first["ctx"]["error"].args)
-    return UserError(f"{name_of(str(first['loc'][0]))} {first['input']}", problem.format(**limits))
+    given = str(first["input"])
+    shown = given if len(given) <= _LONGEST else f"{given[:_LONGEST]}…"
+    return UserError(f"{name_of(str(first['loc'][0]))} {shown}", problem.format(**limits))

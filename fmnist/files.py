@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and that tell when they were damaged."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -14,6 +15,8 @@ from fmnist.errors import Failure, UserError
 _DIGEST_LENGTH = 64
 _DAY = 24 * 60 * 60  # seconds
 _SEAL = b"fmnist sealed sha256 "
+_LOOK = 0.2
+"""Seconds for which a lock may seem held because somebody looks whether it is."""
 
 
 def sha256_of(path: Path) -> str:
@@ -83,10 +86,52 @@ def make_folder(path: Path) -> Path:
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """A temporary folder in `parent`, removed at the end with all that is still in it."""
     for left in make_folder(parent).glob(".scratch-*"):  # by processes that were killed
-        if time.time() - left.stat().st_mtime > _DAY:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its own process may be removing it now
+            if time.time() - left.stat().st_mtime > _DAY:
+                shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=parent))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def held_lock(path: Path, holder: str) -> Iterator[str | None]:
+    """Hold the lock file at `path`, with `holder` written in it.
+
+    Gives None, or where another process holds it, who that is. The system frees it when its process ends, however.
+    """
+    with path.open("a+") as file:
+        if not _acquired(file.fileno()):
+            file.seek(0)
+            yield file.read().strip() or "another process"
+            return
+        file.truncate(0)
+        file.write(holder)
+        file.flush()
+        yield None
+
+
+def _acquired(descriptor: int) -> bool:
+    until = time.monotonic() + _LOOK
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(_LOOK / 20)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock file at `path` now."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

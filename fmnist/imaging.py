@@ -68,18 +68,19 @@ def _border_level(grey: NDArray[np.uint8]) -> int:
 def decode(content: bytes, name: object) -> NDArray[np.uint8]:
     """An encoded picture (PNG, JPEG, WebP) -> uint8 [28, 28]. `name` is for the messages. Raises UserError."""
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if picture.width * picture.height > MAX_PIXELS:
-                raise UserError(name, f"has {picture.width}x{picture.height} pixels; give {MAX_PIXELS:,} at most")
-            return to_model_image(picture)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise UserError(name, f"has {picture.width}x{picture.height} pixels; give {MAX_PIXELS:,} at most")
+                return to_model_image(picture)
+    except UserError:
+        raise
     except UnidentifiedImageError as error:
         raise UserError(name, "is no PNG, JPEG, WebP or IDX; give a picture") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(name, f"has too many pixels; give {MAX_PIXELS:,} at most") from error
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file that is cut or damaged
-        if isinstance(error, UserError):
-            raise
+    except Exception as error:
         raise UserError(name, f"is a damaged picture ({one_line(error)}); give a whole one") from error
 
 

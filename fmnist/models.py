@@ -7,13 +7,14 @@ A model takes float images [N, 1, 28, 28] in 0..1 and gives logits [N, classes].
 import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fmnist.errors import UserError, listing
+from fmnist.data.formats import SIDE
+from fmnist.errors import UserError, listing, one_line
 from fmnist.layers import BatchNorm, Dropout, Flatten
 
 ModelFunction = Callable[[int, float], nn.Module]
@@ -47,11 +48,41 @@ def find_model(name: str) -> ModelFunction:
         )
     try:
         function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"model {name!r}", f"cannot be imported ({error}); give it as module:function") from error
+    except (Exception, SystemExit) as error:
+        reason = error if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"model {name!r}", f"cannot be imported ({reason}); give it as module:function, and mend the module"
+        ) from error
     if not callable(function):
         raise UserError(f"model {name!r}", "is no function; give one that takes (classes, dropout)")
     return cast(ModelFunction, function)
+
+
+def build_model(name: str, classes: int, dropout: float) -> nn.Module:
+    """The architecture `name` with its first weights. Raises UserError where it is not what a training needs."""
+    function = find_model(name)
+    try:
+        module = function(classes, dropout)
+        problem = _problem_of(module, classes)
+    except Exception as error:  # noqa: BLE001 - whatever the user's own function raises
+        problem = f"raises {type(error).__name__}: {one_line(error)[:300]}"
+    if problem:
+        raise UserError(f"model {name!r}", f"{problem}; give a function that takes (classes, dropout)")
+    return module
+
+
+def _problem_of(module: object, classes: int) -> str | None:
+    """Why this is no model, if it is none. It runs once, which also gives lazy layers their weights."""
+    if not isinstance(module, nn.Module):
+        return f"gives {type(module).__name__}, not a torch module"
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        return "has no parameters to train"
+    with torch.no_grad():
+        logits = module.eval()(torch.zeros(2, 1, SIDE, SIDE))
+    shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != [2, classes]:
+        return f"makes {shape} of [2, 1, {SIDE}, {SIDE}] where logits [2, {classes}] are wanted"
+    return None
 
 
 def _with_keras_init(module: nn.Module, first: nn.Module) -> None:
@@ -172,9 +203,11 @@ def layer_table(module: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28)) -
     """The layers of `module` in the order in which they run; shapes are without the batch's dimension."""
     layers: list[Layer] = []
 
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            layers.append(Layer(name, type(layer).__name__, tuple(output.shape[1:]), count_parameters(layer)[0]))
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple | list) and output else output  # recurrent layers give more
+            shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else ()
+            layers.append(Layer(name, type(layer).__name__, shape, count_parameters(layer)[0]))
 
         return hook
 

@@ -19,14 +19,17 @@ class TrainConfig(BaseModel):
 
     recipe: str = Field("fast", description="the name under which these values started out")
     model: str = Field("cnn", min_length=1, description="the architecture: a name in models.py, or module:function")
-    epochs: int = Field(14, ge=1, description="passes over the training images, at most; the schedule spans them")
-    batch_size: int = Field(256, ge=2, description="images a step; batch normalization needs two at least")
+    epochs: int = Field(
+        14, ge=1, le=100_000, description="passes over the training images, at most; the schedule spans them"
+    )
+    batch_size: int = Field(
+        256, ge=2, le=1_000_000, description="images a step; batch normalization needs two at least"
+    )
     learning_rate: float = Field(4e-3, gt=0, description="the schedule's highest step size")
     schedule: Literal["constant", "onecycle"] = Field(
         "onecycle", description="onecycle climbs and then falls to nothing, which is what makes short runs good"
     )
     weight_decay: float = Field(0.05, ge=0, description="decoupled pull of kernels to zero (biases and norms are free)")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     dropout: float = Field(0.25, ge=0, le=2, description="factor on the model's own rates: short runs underfit at 1")
     flip: bool = Field(True, description="mirror half of the images: most garments look the same from both sides")
     patience: int | None = Field(None, ge=1, description="stop after so many epochs without a lower validation loss")

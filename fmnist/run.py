@@ -6,7 +6,6 @@ var/runs/<id>/config.json      what was asked for: recipe, data, device
               result.json      the scores; a run that has it is finished
 """
 
-import fcntl
 import json
 import os
 import secrets
@@ -17,14 +16,18 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
 from fmnist.errors import Failure, UserError, listing
-from fmnist.files import make_folder, sha256_of, write_whole
+from fmnist.files import held_lock, is_locked, make_folder, sha256_of, write_whole
 from fmnist.recipe import TrainConfig
 from fmnist.scores import Scores
 
 LATEST = "latest"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,15 @@ class Result:
     model_sha256: str
 
 
+class AboutData(TypedDict):
+    """The data set of a run."""
+
+    name: str
+    source: str
+    digest: str
+    class_names: list[str]
+
+
 @dataclass(frozen=True, kw_only=True)
 class About:
     """What is known of a run when it starts."""
@@ -55,8 +67,7 @@ class About:
     created: str
     """ISO 8601, UTC."""
     config: TrainConfig
-    data: dict[str, Any]
-    """name, source, digest and class_names of the data set."""
+    data: AboutData
     device: str
     precision: str
     name: str | None = None
@@ -87,11 +98,7 @@ class Run:
     @cached_property
     def about(self) -> About:
         """config.json. Raises Failure where it cannot be read."""
-        values = self._read("config.json")
-        try:
-            return About(**values | {"config": TrainConfig(**values["config"])})
-        except (TypeError, KeyError, ValueError) as error:
-            raise Failure(self.folder / "config.json", f"is not what a run writes ({error}); restore it") from error
+        return self._read("config.json", About)
 
     @property
     def config(self) -> TrainConfig:
@@ -106,31 +113,24 @@ class Run:
         """How far each sink has come with the journal."""
         return self.folder / "shipping.json"
 
+    @property
     def is_locked(self) -> bool:
         """Whether a process trains the run now."""
-        try:
-            with (self.folder / "lock").open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return is_locked(self.folder / "lock")
 
     @property
     def finished(self) -> bool:
         return (self.folder / "result.json").exists()
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it has its result and its model."""
+        return self.finished and self.model.exists()
+
+    @property
     def result(self) -> Result | None:
         """result.json, or None while the run is not finished."""
-        if not self.finished:
-            return None
-        values = self._read("result.json")
-        try:
-            return Result(**values | {name: Scores(**values[name]) for name in ("val", "test")})
-        except (TypeError, KeyError) as error:
-            raise Failure(self.folder / "result.json", f"is not what a run writes ({error}); restore it") from error
+        return self._read("result.json", Result) if self.finished else None
 
     def outcome(self) -> dict[str, Any]:
         """What a finished run ended with, as plain values for programs."""
@@ -163,29 +163,26 @@ class Run:
             raise Failure(self.model, "is damaged: its SHA-256 is not the one its run ended with; restore it")
         return self.model
 
-    def _read(self, name: str) -> dict[str, Any]:
+    def _read(self, name: str, kind: type[T]) -> T:
         path = self.folder / name
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise Failure(path, f"cannot be read ({error}); restore it, or remove the folder") from error
-        return values
+            return TypeAdapter(kind).validate_json(path.read_bytes())
+        except OSError as error:
+            raise Failure(path, f"cannot be read ({error.strerror}); restore it, or remove the folder") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the whole"
+            raise Failure(
+                path, f"is not what a run writes ({place}: {first['msg']}); restore it, or remove the folder"
+            ) from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run: nobody else can train it meanwhile. Raises Failure that names the holder."""
-        with (self.folder / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise Failure(f"run {self.id}", f"is being trained by {holder}; wait for it, or stop it") from None
-            file.truncate(0)
-            file.write(
-                f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-            )
-            file.flush()
+        me = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        with held_lock(self.folder / "lock", me) as holder:
+            if holder:
+                raise Failure(f"run {self.id}", f"is being trained by {holder}; wait for it, or stop it")
             yield
 
     def __repr__(self) -> str:
@@ -205,9 +202,8 @@ def create_run(root: Path, about: About) -> Run:
         run.folder.mkdir()
     except OSError as error:
         raise Failure(run.folder, f"cannot be made ({error.strerror}); make room or mend the folder") from error
-    values = {name: getattr(about, name) for name in About.__dataclass_fields__}
     try:
-        write_whole(run.folder / "config.json", json.dumps(values | {"config": about.config.model_dump()}, indent=1))
+        write_whole(run.folder / "config.json", TypeAdapter(About).dump_json(about, indent=1))
     except Failure:
         run.folder.rmdir()
         raise

@@ -34,7 +34,7 @@ class Evaluation(NamedTuple):
     """What a model did on a split."""
 
     loss: float
-    """Mean cross-entropy, in nats, without label smoothing."""
+    """Mean cross-entropy, in nats."""
     confusion: NDArray[np.int64]
     """[C, C] counts: rows are the true classes, columns the predicted ones."""
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "FMNIST_"
@@ -55,6 +55,11 @@ class Settings(BaseSettings):
         ge=0,
         description="seconds that a finished training waits until everything has reached MLflow and TensorBoard",
     )
+
+    @field_validator("home", "data")
+    @classmethod
+    def _expanded(cls, folder: Path) -> Path:
+        return Path(os.path.expanduser(folder))  # noqa: PTH111 - Path's own raises for a user who is not there
 
     @classmethod
     def variable(cls, field: str) -> str:

@@ -4,6 +4,7 @@ Each epoch: train, validate, record, commit. Then the model is exported, and the
 test images, once.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,11 +24,14 @@ from fmnist.recipe import TrainConfig
 from fmnist.run import Result, Run
 from fmnist.scores import Evaluation
 from fmnist.tracking.records import end_record, golden_batch, worst_mistakes
-from fmnist.tracking.tracker import NullTracker, Tracker
+from fmnist.tracking.tracker import NULL, Tracker
 
-NULL = NullTracker()
 CHECKED_IMAGES = 1000
 """Validation images on which the exported model is held against the trained one."""
+
+
+class DivergedError(Failure):
+    """The loss is no number any more."""
 
 
 def check_fits(config: TrainConfig, data: Dataset) -> None:
@@ -53,7 +57,7 @@ def run_training(
     with run.lock():
         checkpoint = read_checkpoint(run.checkpoint)
         tracker.commit(checkpoint.records)
-        if result := run.result:
+        if run.is_whole and (result := run.result):
             tracker.end(lambda: _end_record(run, data, result))
             return result
         if checkpoint.epoch:
@@ -88,6 +92,8 @@ def _told_how_to_resume(run: Run, checkpoint: Checkpoint) -> Iterator[None]:
         done = read_checkpoint(run.checkpoint).epoch
         saved = f"{done} of {run.config.epochs} epochs are saved" if done else "before its first epoch was completed"
         raise Interrupted(f"run {run.id}: interrupted, {saved}; {resume}") from None
+    except DivergedError:  # to go on would end there again
+        raise
     except Failure as error:
         raise Failure(f"run {run.id}", f"{error}; {resume}") from error
 
@@ -100,6 +106,12 @@ def _do_epoch(checkpoint: Checkpoint, data: Dataset, engine: Engine, watcher: Wa
     config, epoch = engine.config, checkpoint.epoch + 1
     trained = engine.train_epoch(data.train, epoch, lambda images: watcher.step(epoch, images))
     validated = engine.evaluate(data.validation)
+    if not math.isfinite(trained.loss + validated.loss):
+        raise DivergedError(
+            f"epoch {epoch}",
+            f"the training diverged, its loss is no finite number; start anew with a learning rate below "
+            f"{config.learning_rate:g}",
+        )
     now = time.perf_counter()
     losses = [record["scores"]["val_loss"] for record in checkpoint.records]
     if config.keep == "best" and validated.loss < min(losses, default=float("inf")):

@@ -7,32 +7,30 @@ imported when a training begins, not before.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from fmnist.data import find_data
-from fmnist.data.dataset import Dataset, SplitName
-from fmnist.errors import UserError, explain
+from fmnist.data.dataset import FASHION_MNIST, Dataset, SplitName
+from fmnist.errors import UserError, explain, listing
 from fmnist.evaluation import evaluate_model
+from fmnist.job import Job, check_request, new_job, resumed_job
 from fmnist.predictor import Predictor
 from fmnist.progress import Watcher, print_notice, watcher_here
-from fmnist.provenance import provenance
 from fmnist.recipe import TrainConfig
 from fmnist.registry import CHAMPION, PREVIOUS, Registry
-from fmnist.run import LATEST, About, Run, check_same_config, create_run, find_run, list_runs
+from fmnist.run import LATEST, Run, check_same_config, find_run, list_runs
 from fmnist.scores import Evaluation
 from fmnist.settings import Settings
-from fmnist.tracking.shipper import ship
-from fmnist.tracking.tracker import JournalTracker, NullTracker, Tracker
+from fmnist.tracking.journal import Journal
+from fmnist.tracking.shipper import is_pending, ship
+from fmnist.tracking.tracker import NULL, JournalTracker, Tracker
 from fmnist.tracking.wiring import Destinations, start_shipper
 
 PathLike = str | os.PathLike[str]
 Notice = Callable[[str], None]
-NULL = NullTracker()
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,15 @@ class Workspace:
 
     def load_data(self, folder: PathLike | None = None) -> Dataset:
         """The data in `folder`; without one, those in data/; without those, Fashion-MNIST, fetched and verified."""
+        if folder is None:
+            return self._find_data(self.settings.data)
+        return self._find_data(Path(os.path.expanduser(folder)), required=True)  # noqa: PTH111 - Path's may raise
+
+    def _find_data(self, folder: Path | None, *, required: bool = False) -> Dataset:
         return find_data(
-            Path(folder or self.settings.data),
+            folder,
             self.settings.home / "data",
-            required=folder is not None,
+            required=required,
             download=self.settings.download,
             connect_timeout=self.settings.connect_timeout,
             notice=self.notice,
@@ -59,8 +62,12 @@ class Workspace:
 
     def data_of(self, run: Run) -> Dataset:
         """The data that `run` was trained on, from where it had them. Raises UserError where they are others now."""
-        source = run.about.data["source"]
-        data = self.load_data(source if Path(source).is_dir() else None)
+        about = run.about.data
+        source, known = Path(about["source"]), about["name"] == FASHION_MNIST
+        if source.is_absolute() and source.is_dir():
+            data = self._find_data(source, required=not known)
+        else:
+            data = self._find_data(None if known else self.settings.data)
         self._check_same_data(run, data)
         return data
 
@@ -79,46 +86,26 @@ class Workspace:
     def find_run(self, reference: str, *, finished: bool = False) -> Run:
         return find_run(self.runs_root, reference, finished=finished)
 
-    def check_request(self, config: TrainConfig, device: str) -> None:
-        """Raise UserError for a model or a device that is not there, before anything else is done."""
-        from fmnist.engine.plain import choose_device
-        from fmnist.models import find_model
-
-        find_model(config.model)
-        choose_device(device)
-
-    def new_run(self, config: TrainConfig, data: Dataset, device: str = "auto", **about: Any) -> "Job":
+    def new_run(self, config: TrainConfig, data: Dataset, device: str = "auto", **about: Any) -> Job:
         """A run that has its folder and has not begun. Raises UserError, and leaves no folder, for what cannot run."""
-        from fmnist import training
-        from fmnist.engine.plain import Engine
+        return new_job(self.runs_root, config, data, device, **about)
 
-        training.check_fits(config, data)
-        engine = Engine(config, len(data.class_names), device)
-        known = About(
-            created=datetime.now(UTC).isoformat(),
-            config=config,
-            data={
-                "name": data.name,
-                "source": data.source,
-                "digest": data.digest,
-                "class_names": list(data.class_names),
-            },
-            device=engine.device.type,
-            precision=str(engine.precision).removeprefix("torch."),
-            versions=provenance(),
-            **about,
-        )
-        return Job(create_run(self.runs_root, known), data, engine)
-
-    def resume(self, reference: str, data: Dataset | None = None, device: str | None = None) -> "Job":
+    def resume(self, reference: str, data: Dataset | None = None, device: str | None = None) -> Job:
         """A run that goes on from where it stands, with its own configuration and data."""
-        from fmnist.engine.plain import Engine
-
         run = self.find_run(reference)
+
+        def load() -> Dataset:
+            own = data or self.data_of(run)
+            self._check_same_data(run, own)
+            if (names := tuple(run.about.data["class_names"])) != own.class_names:
+                theirs = listing(own.class_names)
+                raise UserError(f"data {own.source}", f"have the classes {theirs}, run {run.id} {listing(names)}")
+            return own
+
+        job = resumed_job(run, load, device)
         if data is not None:
-            self._check_same_data(run, data)
-        engine = Engine(run.config, len(run.about.data["class_names"]), device or run.about.device)
-        return Job(run, data or self.data_of(run), engine)
+            job.data  # noqa: B018 - what is given is checked before anything else
+        return job
 
     @property
     def destinations(self) -> Destinations:
@@ -126,74 +113,58 @@ class Workspace:
         uri = settings.tracking_uri or f"sqlite:///{home / 'mlflow.db'}"
         return Destinations(uri, settings.experiment, settings.model_name, home / "artifacts", home / "tensorboard")
 
-    def train(self, job: "Job", watcher: Watcher, tracker: Tracker | None = None) -> Run:
+    def is_over(self, run: Run) -> bool:
+        """Whether nothing is left to do but to send what the run's journal has: for this its data are not needed."""
+        return run.is_whole and (not self.settings.tracking or Journal(run.journal).has("end"))
+
+    def train(self, job: Job, watcher: Watcher, tracker: Tracker | None = None) -> Run:
         """Train to the end, and wait a while until it is tracked. Raises Interrupted or Failure."""
+        run = job.run
         if tracker is not None or not self.settings.tracking:
-            return job.train(watcher, tracker or NULL)
-        own = JournalTracker(job.run, lambda: start_shipper(job.run, self.settings.home.resolve()), self.notice)
-        job.train(watcher, own)
+            return run if tracker is None and self.is_over(run) else job.train(watcher, tracker or NULL)
+        own = JournalTracker(run, lambda: start_shipper(run, self.settings.home.resolve()), self.notice)
+        if not self.is_over(run):
+            job.train(watcher, own)
+        elif is_pending(run, self.destinations.sinks(run)):
+            own.commit([])
         own.wait(self.settings.sync_wait, watcher.phase)
         watcher.end()
-        return job.run
+        return run
 
     def sync(self, run: Run, *, follow: bool = False) -> dict[str, str]:
         """Send what MLflow and TensorBoard do not have of the run yet. Gives what went wrong, by address."""
         return ship(run, self.destinations.sinks(run), follow=follow)
 
-    def predictor(self, model: str = LATEST) -> Predictor:
-        """The model of a run (`latest`, an id), of a version (`champion`, 3, models:/…), or in an .onnx file."""
-        run, path = self._find_model(model)
-        return Predictor(run.verified_model() if run else path)
-
     @property
     def registry(self) -> Registry:
         return Registry(self.destinations.mlflow_uri, self.settings.model_name)
 
-    def _find_model(self, model: str) -> tuple[Run | None, Path]:
-        path = Path(model)
-        if model in (CHAMPION, PREVIOUS) or model.startswith("models:/") or (model.isdigit() and len(model) < 8):
-            return None, self.registry.fetch(self.registry.find(model), self.settings.home / "models")
-        if path.suffix == ".onnx" or path.is_file():
-            return None, path
-        run = self.find_run(model, finished=True)
-        return run, run.model
+    def find_model(self, model: str | Run = LATEST) -> tuple[Run | None, Predictor]:
+        """The model of a run (`latest`, an id), of a version (`champion`, 3, models:/…), or in an .onnx file.
 
-    def evaluate(self, model: str = LATEST, split: SplitName = "test", data: Dataset | None = None) -> Evaluation:
+        Gives its run too, where that is among those here.
+        """
+        if isinstance(model, Run):
+            return model, Predictor(model.verified_model())
+        # A run's id begins with the date, eight digits: fewer are a version.
+        if model in (CHAMPION, PREVIOUS) or model.startswith("models:/") or (model.isdigit() and len(model) < 8):
+            return None, Predictor(self.registry.fetch(self.registry.find(model), self.settings.home / "models"))
+        path = Path(model)
+        if path.suffix == ".onnx" or path.is_file():
+            return None, Predictor(path)
+        return self.find_model(self.find_run(model, finished=True))
+
+    def predictor(self, model: str | Run = LATEST) -> Predictor:
+        return self.find_model(model)[1]
+
+    def evaluate(
+        self, model: str | Run = LATEST, split: SplitName = "test", data: Dataset | None = None
+    ) -> tuple[Predictor, Evaluation]:
         """What a model does on a split: of `data`, or of those that its run was trained on."""
-        run, _ = self._find_model(model)
-        predictor = self.predictor(model)
+        run, predictor = self.find_model(model)
         if data is None:
             data = self.data_of(run) if run else self.load_data()
-        return evaluate_model(predictor, data.split(split))
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run with what it takes to train it."""
-
-    run: Run
-    data: Dataset
-    engine: Any  # an Engine; its module imports PyTorch
-
-    @cached_property
-    def layers(self) -> Any:
-        from fmnist.models import layer_table
-
-        return layer_table(self.engine.model)
-
-    @property
-    def parameters(self) -> tuple[int, int]:
-        """(all, trainable)."""
-        from fmnist.models import count_parameters
-
-        return count_parameters(self.engine.model)
-
-    def train(self, watcher: Watcher, tracker: Tracker = NULL) -> Run:
-        """Train to the end. Raises Interrupted or Failure."""
-        from fmnist.training import run_training
-
-        run_training(self.run, self.data, self.engine, watcher, tracker)
-        return self.run
+        return predictor, evaluate_model(predictor, data.split(split))
 
 
 def open_workspace(notice: Notice = lambda text: None) -> Workspace:
@@ -238,7 +209,7 @@ def train(
         check_same_config(job.run, job.run.config.differences(config) if config else {})
     else:
         config = config or TrainConfig()
-        workspace.check_request(config, device)
+        check_request(config, device)
         data = data or workspace.load_data()
         job = workspace.new_run(config, data, device, name=name, note=note, tags=dict(tags or {}))
     return workspace.train(job, watcher or watcher_here(), tracker)
@@ -246,5 +217,4 @@ def train(
 
 def evaluate(model: str | Run = LATEST, split: SplitName = "test", data: Dataset | None = None) -> Evaluation:
     """What a model (a run, its id, `latest`, an .onnx path) does on a split: loss, confusion matrix, `scores`."""
-    reference = model.id if isinstance(model, Run) else model
-    return open_workspace(print_notice).evaluate(reference, split, data)
+    return open_workspace(print_notice).evaluate(model, split, data)[1]

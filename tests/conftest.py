@@ -1,7 +1,8 @@
 """What the tests share: a few hundred real images, and a place of their own for everything that is written."""
 
 import contextlib
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ def dataset() -> Dataset:
     files = find_local(DATA)
     assert files is not None
     return files.read()
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """A command sets what signals do, for as long as its process lives: here only as long as the test."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -56,3 +56,11 @@ def test_another_format_is_named(tmp_path: Path) -> None:
     write_sealed(path, read_sealed(path).replace(b'"format":"1"', b'"format":"9"'))
     with pytest.raises(Failure, match="has the format 9, not 1; use the version that wrote it"):
         read_checkpoint(path)
+
+
+def test_weights_that_share_memory_are_kept_apart(tmp_path: Path) -> None:
+    tied = torch.arange(6.0)
+    write_checkpoint(tmp_path / "checkpoint", Checkpoint(epoch=1, state={"a": tied, "b": tied, "c": tied[2:]}))
+    state = read_checkpoint(tmp_path / "checkpoint").state
+    assert torch.equal(state["a"], state["b"])
+    assert torch.equal(state["c"], tied[2:])

@@ -28,6 +28,7 @@ def files_below(folder: Path) -> set[Path]:
     ("arguments", "told"),
     [
         ("train --epochs -1", "--epochs -1: is too small; give at least 1"),
+        (f"train --epochs {'9' * 400}", f"--epochs {'9' * 60}…: is too large; give at most 100000"),
         ("train --epochs 1.5", "--epochs 1.5: is no whole number; give one"),
         ("train --batch-size 0", "--batch-size 0: is too small; give at least 2"),
         ("train --batch-size 321", "batch_size 321: is more than the 320 training images; give at most that"),
@@ -207,13 +208,13 @@ def test_a_damaged_run_does_not_hide_the_others(fmnist: Command, home: Path) -> 
     code, out, _ = fmnist("runs")
     assert code == 0
     assert trained["run_id"] in out
-    assert "config.json: cannot be read" in out
+    assert "config.json: is not what a run writes" in out
     good, bad = json_of(fmnist("runs", "--json"))["runs"]
     assert (good["run_id"], good["finished"], bad["run_id"]) == (trained["run_id"], True, broken.name)
     assert json_of(fmnist("evaluate", "latest", "--json"))["accuracy"] == trained["test"]["accuracy"]
     code, _, err = fmnist("train", "--resume", "latest")
     assert (code, err.count("\n")) == (1, 1)
-    assert "config.json: cannot be read" in err
+    assert "config.json: is not what a run writes" in err
 
 
 def test_a_reader_that_leaves_early_is_no_error(fmnist: Command, home: Path) -> None:
@@ -254,3 +255,55 @@ def test_help_and_version(fmnist: Command) -> None:
     assert code == 0
     for verb in ("data", "train", "evaluate", "predict", "runs"):
         assert verb in out
+
+
+def test_a_second_ctrl_c_does_not_take_the_hint_away(fmnist: Command, home: Path) -> None:
+    process = start(home, "train", "--epochs", "1000", "--batch-size", "64")
+    until = time.monotonic() + 60
+    while not list(home.glob("runs/*/checkpoint")) and time.monotonic() < until:
+        time.sleep(0.05)
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+        process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert "are saved; go on with: fmnist train --resume" in err
+    assert err.count("\n") == 1
+    assert process.returncode in (130, 143)
+
+
+@pytest.mark.parametrize("wait", [0.05, 0.15, 0.3, 0.6])
+def test_ctrl_c_while_it_starts_is_one_line_or_silent(fmnist: Command, home: Path, wait: float) -> None:
+    process = start(home, "train", "--epochs", "1000", "--batch-size", "64")
+    time.sleep(wait)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    if "runpy" not in err:  # Python itself was still starting: nothing of ours runs yet
+        assert err.count("\n") <= 1, err
+        assert "Traceback" not in err
+
+
+def test_a_current_folder_that_is_gone(fmnist: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert fmnist("runs") == (2, "", "fmnist: the current folder: is gone; change to one that is there\n")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [
+        (">&-", 0, ""),
+        ("2>&-", 0, ""),
+        ("> /dev/full", 1, "fmnist: output: No space left on device; mend that and run the command again\n"),
+    ],
+)
+def test_an_output_that_takes_nothing(fmnist: Command, home: Path, redirection: str, code: int, told: str) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m fmnist runs --json {redirection}", shell=True, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, told)
+
+
+def test_a_terminal_that_knows_ascii_only(fmnist: Command, home: Path, finished: Run) -> None:
+    command = [sys.executable, "-m", "fmnist", "predict", "--model", finished.model, DATA / "t10k-images-idx3-ubyte.gz"]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

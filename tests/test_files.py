@@ -1,4 +1,7 @@
+import fcntl
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,14 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         files.write_whole(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_ctrl_c_within_a_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write_whole(tmp_path / "x", "old")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        files.write_whole(tmp_path / "x", "new")
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("x", "old")]
 
 
 def test_the_content_is_on_disk_before_it_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,3 +84,18 @@ def test_a_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be made a folder \(Not a directory\)"):
         files.make_folder(tmp_path / "file" / "below")
+
+
+def test_a_look_at_a_lock_does_not_keep_its_owner_out(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not files.is_locked(path)
+    path.touch()
+    with path.open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)  # as is_locked does for a moment
+        threading.Timer(0.05, lambda: fcntl.flock(looking, fcntl.LOCK_UN)).start()
+        with files.held_lock(path, "me") as other:
+            assert other is None
+            assert files.is_locked(path)
+            with files.held_lock(path, "you") as other:
+                assert other == "me"
+    assert not files.is_locked(path)

@@ -1,4 +1,5 @@
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,12 @@ def test_a_blank_picture_is_blank(size: tuple[int, int], colour: str) -> None:
     assert np.ptp(to_model_image(Image.new("RGB", size, colour))) == 0
 
 
+def with_broken_exif() -> bytes:
+    buffer = io.BytesIO()
+    drawn().convert("RGB").save(buffer, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0\x12\x01")
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -112,11 +119,17 @@ def test_a_blank_picture_is_blank(size: tuple[int, int], colour: str) -> None:
         (encoded(drawn(), "GIF"), "is no PNG, JPEG, WebP or IDX"),
         (encoded(drawn())[:300], "is a damaged picture"),
         (encoded(drawn(), "JPEG")[:300], "is a damaged picture"),
+        (with_broken_exif(), "is a damaged picture"),
     ],
 )
 def test_what_is_no_picture(content: bytes, told: str) -> None:
     with pytest.raises(UserError, match=f"^x: {told}"):
         decode(content, "x")
+
+
+def test_a_bomb_is_refused_without_a_word_of_pillow() -> None:
+    with pytest.raises(UserError, match=r"^x: has too many pixels; give 50,000,000 at most"):
+        decode(encoded(Image.new("1", (12_000, 9_000))), "x")
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
@@ -132,9 +145,12 @@ def test_files(tmp_path: Path) -> None:
     assert read_pictures(path).shape == (1, 28, 28)
     assert read_pictures(Path(__file__).parent / "data" / "t10k-images-idx3-ubyte.gz").shape == (100, 28, 28)
     (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
     for wrong, told in [
         (tmp_path, "is a folder; name the pictures in it"),
         (tmp_path / "empty", "is empty; give a picture"),
+        (tmp_path / "pipe", "is no file; give one"),
+        (Path("/dev/zero"), "is no file; give one"),
         (tmp_path / "none", r"cannot be read \(No such file"),
         (Path(__file__).parent / "data" / "t10k-labels-idx1-ubyte.gz", r"holds uint8 \[100\]; give pictures"),
     ]:

@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import pytest
 import torch
+from torch import Tensor, nn
 
+from fmnist.data.dataset import Dataset
 from fmnist.errors import UserError
 from fmnist.layers import Dropout
-from fmnist.models import MODELS, count_parameters, find_model, layer_table
+from fmnist.models import MODELS, build_model, count_parameters, find_model, layer_table
 
 
 def test_the_layer_table_is_the_original_layer_for_layer() -> None:
@@ -61,3 +65,79 @@ def test_a_model_that_is_not_there(name: str) -> None:
 
 def test_a_model_of_ones_own_by_import_path() -> None:
     assert find_model("fmnist.models:resnet") is MODELS["resnet"]
+
+
+def of_three_channels(classes: int, dropout: float) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 26 * 26, classes))
+
+
+def of_eleven_classes(classes: int, dropout: float) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, classes + 1))
+
+
+def of_nothing(classes: int, dropout: float) -> nn.Module:
+    return nn.Flatten()
+
+
+def of_the_wrong_signature() -> None: ...
+
+
+def of_no_module(classes: int, dropout: float) -> list[int]:
+    return [1]
+
+
+class Rows(nn.Module):
+    """A recurrent network over the rows of the picture: its layer gives a tuple."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.rows = nn.GRU(28, 16, batch_first=True)
+        self.dense = nn.Linear(16, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.dense(self.rows(x.squeeze(1))[0][:, -1])
+        return logits
+
+
+class Pairs(Rows):
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:  # type: ignore[override]
+        return super().forward(x), 1
+
+
+def recurrent(classes: int, dropout: float) -> nn.Module:
+    return Rows(classes)
+
+
+def of_pairs(classes: int, dropout: float) -> nn.Module:
+    return Pairs(classes)
+
+
+@pytest.mark.parametrize(
+    ("function", "told"),
+    [
+        (of_three_channels, "raises RuntimeError: .*; give a function that takes"),
+        (of_eleven_classes, r"makes \[2, 11\] of \[2, 1, 28, 28\] where logits \[2, 10\] are wanted; give a function"),
+        (of_nothing, "has no parameters to train; give"),
+        (of_the_wrong_signature, "raises TypeError: .*; give a function"),
+        (of_no_module, "gives list, not a torch module; give"),
+        (of_pairs, "makes tuple of "),
+    ],
+)
+def test_a_model_that_does_not_fit_is_named_with_the_reason(function: object, told: str) -> None:
+    name = f"{__name__}:{function.__name__}"  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=f"^model '{name}': {told}"):
+        build_model(name, 10, 1.0)
+
+
+@pytest.mark.parametrize("source", ["def f(:", "1 / 0", "import nothing_of_the_kind", "raise SystemExit"])
+def test_a_module_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"own{abs(hash(source))}"
+    (tmp_path / f"{name}.py").write_text(source)
+    with pytest.raises(UserError, match=f"^model '{name}:f': cannot be imported .*; give it as module:function, and"):
+        build_model(f"{name}:f", 10, 1.0)
+
+
+def test_layers_that_give_more_than_a_tensor_are_listed_too(dataset: Dataset) -> None:
+    layers = layer_table(build_model(f"{__name__}:recurrent", 10, 1.0))
+    assert [(layer.kind, layer.output_shape) for layer in layers] == [("GRU", (28, 16)), ("Linear", (10,))]

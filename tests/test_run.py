@@ -79,11 +79,14 @@ def test_a_model_is_handed_out_only_as_it_was_when_the_run_ended(tmp_path: Path)
         run.verified_model()
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"created": "x", "config": {"epochs": -1}}'])
+ODD = '{"created": "x", "config": {}, "data": 5, "device": "cpu", "precision": "fp32"}'
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"created": "x", "config": {"epochs": -1}}', ODD])
 def test_a_damaged_config_is_named(tmp_path: Path, content: str) -> None:
     run = create_run(tmp_path, about())
     (run.folder / "config.json").write_text(content)
-    with pytest.raises(Failure, match=r"config\.json: "):
+    with pytest.raises(Failure, match=r"config\.json: is not what a run writes \(.*\); restore it"):
         _ = Run(run.folder).about
     (run.folder / "result.json").write_text(content)
     with pytest.raises(Failure, match=r"result\.json: "):

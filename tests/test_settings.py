@@ -22,6 +22,12 @@ def test_home_is_the_checkouts_var_or_the_current_folders(monkeypatch: pytest.Mo
     assert Settings().data == tmp_path / "data"
 
 
+def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FMNIST_HOME", "~/place")
+    assert Settings().home == tmp_path / "place"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [

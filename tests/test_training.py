@@ -134,7 +134,7 @@ def test_the_result_is_what_the_exported_file_scores(workspace: Workspace, finis
     result = finished.result
     assert result is not None
     for split, expected in (("test", result.test), ("validation", result.val)):
-        assert workspace.evaluate(str(finished.model), split, dataset).scores == expected  # type: ignore[arg-type]
+        assert workspace.evaluate(str(finished.model), split, dataset)[1].scores == expected  # type: ignore[arg-type]
     assert result.epochs == result.best_epoch == 2
     assert result.images_per_second == pytest.approx(640 / result.phases["training steps"])
     records = read_checkpoint(finished.checkpoint).records
@@ -194,3 +194,10 @@ def test_a_batch_larger_than_the_training_split(workspace: Workspace, dataset: D
     with pytest.raises(UserError, match="batch_size 321: is more than the 320 training images; give at most that"):
         workspace.new_run(TrainConfig(batch_size=321), dataset)
     assert not workspace.runs_root.exists()
+
+
+def test_a_training_that_diverges_says_so_at_once(workspace: Workspace, dataset: Dataset) -> None:
+    job = workspace.new_run(CONFIG.model_copy(update={"learning_rate": 1e30}), dataset, "cpu")
+    with pytest.raises(Failure, match=r"diverged, its loss is no finite number; start anew .* below 1e\+30$"):
+        job.train(Silent())
+    assert read_checkpoint(job.run.checkpoint).epoch < CONFIG.epochs

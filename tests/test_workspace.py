@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -69,7 +70,7 @@ def test_a_resume_with_other_data_is_refused(workspace: Workspace, dataset: Data
     with pytest.raises(
         UserError, match=rf"data {own}: have the digest .*, run {run.id} was trained on .*; give its own"
     ):
-        workspace.resume(run.id)
+        _ = workspace.resume(run.id).data
     assert workspace.resume(run.id, dataset).data is dataset
 
 
@@ -94,3 +95,62 @@ def test_a_damaged_model_is_named_and_not_loaded(workspace: Workspace, dataset: 
     run.model.write_bytes(raw)
     with pytest.raises(Failure, match=r"model\.onnx: is damaged: its SHA-256 is not the one"):
         workspace.evaluate(run.id)
+
+
+def own_data(folder: Path, names: str = "") -> Path:
+    shutil.copytree(DATA, folder, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    if names:
+        (folder / "labels.txt").write_text("\n".join(names))
+    return folder
+
+
+def test_a_resume_with_other_class_names_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    own = own_data(tmp_path / "own", "abcdefghij")
+    run = workspace.new_run(CONFIG, workspace.load_data(own), "cpu").run
+    (own / "labels.txt").write_text("\n".join("klmnopqrst"))
+    with pytest.raises(UserError, match=rf"data {own}: have the classes k, l, .* or t, run {run.id} a, b, .* or j"):
+        _ = workspace.resume(run.id).data
+
+
+def test_a_run_that_is_over_needs_no_data_and_writes_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    own = own_data(tmp_path / "own")
+    run = workspace.new_run(CONFIG, workspace.load_data(own), "cpu").train(Silent())
+    shutil.rmtree(own)
+    shutil.rmtree(workspace.settings.home / "data")
+    before = {path: path.stat().st_mtime_ns for path in workspace.settings.home.rglob("*")}
+    assert train(resume=run.id, watcher=Silent()) == run
+    assert {path: path.stat().st_mtime_ns for path in workspace.settings.home.rglob("*")} == before
+
+
+def test_a_model_that_is_gone_is_exported_again(workspace: Workspace, dataset: Dataset) -> None:
+    run = workspace.new_run(CONFIG, dataset, "cpu").train(Silent())
+    before = run.model.read_bytes(), run.result.test if run.result else None
+    run.model.unlink()
+    assert train(resume=run.id, watcher=Silent()) == run
+    assert run.result is not None
+    assert (run.verified_model().read_bytes(), run.result.test) == before
+
+
+def test_a_run_on_fetched_data_stays_so_whatever_lies_in_data(
+    workspace: Workspace, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def find(folder: Path | None, *args: object, **kwargs: object) -> Dataset:
+        asked.append(folder)
+        return fetched
+
+    fetched = dataclasses.replace(dataset, name="fashion-mnist", source="downloaded")
+    run = workspace.new_run(CONFIG, fetched, "cpu").run
+    monkeypatch.setattr("fmnist.workspace.find_data", find)
+    assert workspace.data_of(run) is fetched
+    assert asked == [None]
+
+
+def test_a_run_as_a_value_is_scored_wherever_one_is(
+    home: Path, workspace: Workspace, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = workspace.new_run(CONFIG, dataset, "cpu").train(Silent())
+    monkeypatch.setenv("FMNIST_HOME", str(tmp_path / "elsewhere"))
+    assert run.result is not None
+    assert evaluate(run, data=dataset).scores == run.result.test

@@ -6,32 +6,41 @@ from pathlib import Path
 from fmnist.data import cache, sources
 from fmnist.data.dataset import FASHION_MNIST, Dataset
 from fmnist.data.sources import Notice
-from fmnist.errors import Failure, UserError
+from fmnist.errors import Failure, UserError, one_line
 from fmnist.files import scratch_folder
+
+DOWNLOADED = "downloaded"
+"""The source of data that were fetched."""
 
 
 def find_data(
-    folder: Path, cache_root: Path, *, required: bool, download: bool, connect_timeout: float, notice: Notice
+    folder: Path | None, cache_root: Path, *, required: bool, download: bool, connect_timeout: float, notice: Notice
 ) -> Dataset:
     """The data set in `folder`; where that holds none and is not `required`, Fashion-MNIST, fetched if need be.
 
     Raises UserError for data that are not right, Failure where there are none to be had.
     """
-    local = sources.find_local(folder)
-    if local:
+    local = sources.find_local(folder) if folder else None
+    if folder and local:
         kept = cache.entry(cache_root, local.key)
-        found = _cached(kept, notice) or _keep(local.read(), kept)
+        found = _cached(kept, notice) or _keep(local.read(), kept, notice)
         return dataclasses.replace(found, source=str(folder.resolve()))  # the same files may have lain elsewhere
-    if required:
+    if folder and required:
         reason = "holds no data" if folder.is_dir() else "is no folder"
         raise UserError(folder, f"{reason}; give one with {sources.WHAT_TO_GIVE}")
     kept = cache.entry(cache_root, FASHION_MNIST)
     if dataset := _cached(kept, notice):
         return dataset
     if not download:
-        raise Failure(folder, f"holds no data, and FMNIST_DOWNLOAD forbids to fetch them; give {sources.WHAT_TO_GIVE}")
+        raise Failure(
+            folder or "Fashion-MNIST",
+            f"holds no data, and FMNIST_DOWNLOAD forbids to fetch them; give {sources.WHAT_TO_GIVE}"
+            if folder
+            else "is not in the cache, and FMNIST_DOWNLOAD forbids to fetch it; give --data DIR",
+        )
     with scratch_folder(cache_root) as scratch:
-        return _keep(sources.fetch(scratch, connect_timeout, notice).read(), kept, "downloaded")
+        fetched = sources.fetch(scratch, connect_timeout, notice).read()
+    return _keep(dataclasses.replace(fetched, source=DOWNLOADED), kept, notice)
 
 
 def _cached(folder: Path, notice: Notice) -> Dataset | None:
@@ -44,8 +53,10 @@ def _cached(folder: Path, notice: Notice) -> Dataset | None:
         return None
 
 
-def _keep(dataset: Dataset, folder: Path, source: str | None = None) -> Dataset:
-    if source:
-        dataset = dataclasses.replace(dataset, source=source)
-    cache.save(dataset, folder)
-    return cache.load(folder)
+def _keep(dataset: Dataset, folder: Path, notice: Notice) -> Dataset:
+    """`dataset` itself, cached if that can be done: without a cache the next start takes longer, nothing else."""
+    try:
+        cache.save(dataset, folder)
+    except (OSError, Failure) as error:
+        notice(f"the data cannot be cached ({one_line(error)}); they will be read anew the next time")
+    return dataset

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import json
-import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmnist.data.dataset import SPLIT_SEED, SPLITS, Dataset, Split
-from fmnist.files import scratch_folder, sha256_of, write_whole
+from fmnist.errors import Failure
+from fmnist.files import read_sealed, scratch_folder, sha256_of, write_sealed
 
-_FORMAT = 1
-_MANIFEST = "manifest.json"
+_FORMAT = 2
+_MANIFEST = "manifest"
 
 
 class DamagedCacheError(Exception):
@@ -27,7 +28,10 @@ def entry(root: Path, key: str) -> Path:
 
 
 def save(dataset: Dataset, folder: Path) -> None:
-    """Keep `dataset` as `folder`, whole or not at all."""
+    """Keep `dataset` as `folder`, whole or not at all. A sound entry is left alone: others may be reading it."""
+    with suppress(DamagedCacheError):
+        load(folder)
+        return
     with scratch_folder(folder.parent) as scratch:
         for name in SPLITS:
             split = dataset.split(name)
@@ -40,15 +44,16 @@ def save(dataset: Dataset, folder: Path) -> None:
             "class_names": dataset.class_names,
             "files": {path.name: sha256_of(path) for path in sorted(scratch.glob("*.npy"))},
         }
-        write_whole(scratch / _MANIFEST, json.dumps(manifest, indent=1))
-        if folder.exists():
-            shutil.rmtree(folder)
+        write_sealed(scratch / _MANIFEST, json.dumps(manifest).encode())
         scratch.chmod(0o755)  # a scratch folder is its maker's alone; what it holds here is public data
-        try:
-            scratch.rename(folder)
-        except OSError:
-            if not folder.exists():  # it does where another process was quicker, with the same content
-                raise
+        with scratch_folder(folder.parent) as aside:
+            with suppress(FileNotFoundError):  # a damaged one, if it is still there
+                folder.rename(aside / "damaged")
+            try:
+                scratch.rename(folder)
+            except OSError:
+                if not folder.exists():  # it does where another process was quicker, with the same content
+                    raise
 
 
 def load(folder: Path) -> Dataset:
@@ -57,12 +62,12 @@ def load(folder: Path) -> Dataset:
     Read, not mapped: of a mapped file that somebody cuts short meanwhile, the system kills the reader.
     """
     try:
-        manifest = json.loads((folder / _MANIFEST).read_text())
+        manifest = json.loads(read_sealed(folder / _MANIFEST))
         files = {name: _read(folder / name, digest) for name, digest in manifest["files"].items()}
         parts = {name: Split(files[f"{name}_images.npy"], files[f"{name}_labels.npy"]) for name in SPLITS}
         names = tuple(manifest["class_names"])
         return Dataset(manifest["name"], manifest["source"], manifest["digest"], names, **parts)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, Failure) as error:
         raise DamagedCacheError(f"{folder} cannot be read") from error
 
 

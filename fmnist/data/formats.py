@@ -7,6 +7,7 @@ is one, and what to do.
 import gzip
 import re
 import zlib
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from fmnist.errors import UserError, one_line
 
 SIDE = 28
 PIXELS = SIDE * SIDE
+MAX_BYTES = 4 << 30
+"""What is read of a file, decompressed."""
 CSV_HEADER = f"label,pixel1,…,pixel{PIXELS}"
 
 # IDX: two zero bytes, a type, the number of dimensions, then each dimension as a big-endian 32-bit number.
@@ -29,10 +32,17 @@ def is_idx(head: bytes) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's content, decompressed where it is gzip."""
+    """The regular file's content, decompressed where it is gzip. Raises UserError."""
+    if path.exists() and not path.is_file():  # a device or a pipe may never end
+        raise UserError(path, "is no file; give one")
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UserError(path, f"is larger than {MAX_BYTES >> 30} GiB; divide it, or choose another")
+        return content
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(path, f"is a damaged or cut gzip file ({one_line(error)}); fetch it again") from error
     except OSError as error:
@@ -50,6 +60,8 @@ def parse_idx(content: bytes, path: Path) -> NDArray[Any]:
     if len(content) < start:
         raise UserError(path, f"ends within its header, after {len(content)} bytes; fetch it again")
     shape = tuple(int(n) for n in np.frombuffer(content, ">u4", dimensions, 4))
+    if 0 in shape:
+        raise UserError(path, f"holds nothing: its header says {shape}; fetch it again")
     promised, there = int(np.prod(shape, dtype=object)) * dtype.itemsize, len(content) - start
     if promised != there:
         raise UserError(
@@ -94,15 +106,20 @@ def read_csv(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     columns = _csv_columns(path)
     types = dict.fromkeys(columns[1:], pa.uint8()) | {columns[0]: pa.int64()}
     convert = csv.ConvertOptions(column_types=types, null_values=[])
+
+    def read(*, threads: bool) -> Any:
+        options = csv.ReadOptions(use_threads=threads, column_names=columns, skip_rows=1)
+        return csv.read_csv(path, options, convert_options=convert)
+
     try:
-        table = csv.read_csv(path, convert_options=convert)
+        table = read(threads=True)
     except (pa.ArrowInvalid, OSError):
         table = None
     if table is None:  # once more on one thread: only then does the message know the row
         try:
-            table = csv.read_csv(path, csv.ReadOptions(use_threads=False), convert_options=convert)
+            table = read(threads=False)
         except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(path, _csv_problem(str(error), columns)) from error
+            raise UserError(path, _csv_problem(str(error), columns, path)) from error
     if table.num_rows == 0:
         raise UserError(path, "has a header and no rows; fetch it again")
     pixels = np.empty((table.num_rows, PIXELS), np.uint8)
@@ -119,7 +136,7 @@ def column_values(table: Any, name: str) -> NDArray[Any]:
 def _csv_columns(path: Path) -> list[str]:
     """The header's names, checked: a label, then the pixels in order."""
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        with _opened(path) as file:
             line = file.readline(1 << 16)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(path, f"cannot be read ({one_line(error)}); fetch it again") from error
@@ -136,10 +153,21 @@ def _csv_columns(path: Path) -> list[str]:
     return names
 
 
-def _csv_problem(message: str, columns: list[str]) -> str:
+def _opened(path: Path) -> Any:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _line_number(path: Path, row: int) -> int:
+    """Where the `row`-th line that is not blank stands; both count from 1."""
+    with _opened(path) as file:
+        lines = (number for number, line in enumerate(file, 1) if line.strip(b"\r\n"))
+        return next(islice(lines, row - 1, None), row)
+
+
+def _csv_problem(message: str, columns: list[str], path: Path) -> str:
     """pyarrow's message -> what is wrong, in which row (the header is row 1), and what to do."""
     row = re.search(r"Row #(\d+)", message)
-    where = f"row {row[1]}" if row else "a row"
+    where = f"row {_line_number(path, int(row[1]))}" if row else "a row"
     if columns_found := re.search(r"Expected (\d+) columns, got (\d+)", message):
         expected, found = columns_found.groups()
         return f"{where} has {found} columns, not {expected}; the file is cut or damaged, fetch it again"

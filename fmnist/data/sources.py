@@ -81,7 +81,7 @@ def find_local(folder: Path) -> LocalFiles | None:
 
 
 def _only(folder: Path, pattern: str) -> Path | None:
-    found = sorted(path for path in folder.glob(pattern) if path.name.endswith((".csv", ".csv.gz")))
+    found = sorted(path for path in folder.glob(pattern) if path.is_file() and path.name.endswith((".csv", ".csv.gz")))
     if len(found) > 1:
         raise UserError(folder, f"has {listing(path.name for path in found)}; leave one of them there")
     return found[0] if found else None
@@ -101,7 +101,7 @@ def _complete(folder: Path, names: list[str], paths: list[Path | None]) -> tuple
 
 def _read_class_names(path: Path) -> list[str]:
     try:
-        names = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(path, f"cannot be read as text ({one_line(error)}); give a class name a line") from error
     if len(names) < 2 or len(set(names)) != len(names):

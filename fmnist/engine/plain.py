@@ -7,7 +7,8 @@ before it, to the bit.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmnist.data.dataset import Split
-from fmnist.errors import UserError
+from fmnist.errors import Failure, UserError, one_line
 from fmnist.layers import seed_dropout
-from fmnist.models import find_model
+from fmnist.models import build_model
 from fmnist.recipe import Precision, TrainConfig
 from fmnist.scores import Evaluation, confusion_matrix
 
@@ -76,7 +77,7 @@ class Engine:
         self.precision = choose_precision(config.precision, self.device)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            model = find_model(config.model)(classes, config.dropout)
+            model = build_model(config.model, classes, config.dropout)
         self.model: nn.Module = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = self._make_optimizer()
         self.step = 0
@@ -97,38 +98,44 @@ class Engine:
         `on_step` is called after each step with the number of images so far.
         """
         started = time.perf_counter()
-        config, count = self.config, len(data)
-        rng = np.random.default_rng((config.seed, epoch))
-        seed_dropout(self.model, (config.seed, epoch, 1))
+        batch_size, count = self.config.batch_size, len(data)
         images, labels = self._resident(data)
-        order = torch.from_numpy(rng.permutation(count)).to(self.device)
-        flips = torch.from_numpy(rng.random(count) < 0.5).to(self.device)
-        batches = [
-            b for b in torch.split(order, config.batch_size) if len(b) > 1
-        ]  # a lone image has no batch statistics
-        steps = len(batches) * config.epochs
         loss_sum = torch.zeros((), device=self.device)
         correct = torch.zeros((), device=self.device, dtype=torch.int64)
         self.model.train()
         done = 0
-        for batch in batches:
-            x, y = images[batch], labels[batch]
-            if config.flip:
-                x = torch.where(flips[batch, None, None], x.flip(-1), x)
-            self.rate = learning_rate(config, self.step, steps)
-            logits, loss = self._train_step(x, y)
-            loss_sum += loss * len(batch)
-            correct += (logits.argmax(1) == y).sum()
-            done += len(batch)
-            on_step(done)
+        with self._randomness(epoch) as rng:
+            order = torch.from_numpy(rng.permutation(count)).to(self.device)
+            flips = torch.from_numpy(rng.random(count) < 0.5).to(self.device)
+            batches = [b for b in torch.split(order, batch_size) if len(b) > 1]  # a lone image has no batch statistics
+            for batch in batches:
+                x, y = images[batch], labels[batch]
+                if self.config.flip:
+                    x = torch.where(flips[batch, None, None], x.flip(-1), x)
+                self.rate = learning_rate(self.config, self.step, len(batches) * self.config.epochs)
+                logits, loss = self._train_step(x, y)
+                loss_sum += loss * len(batch)
+                correct += (logits.argmax(1) == y).sum()
+                done += len(batch)
+                on_step(done)
         total = float(loss_sum) / done
         return EpochResult(total, int(correct) / done, done, time.perf_counter() - started)
+
+    @contextmanager
+    def _randomness(self, epoch: int) -> Iterator[np.random.Generator]:
+        """All that is drawn within follows from (seed, epoch): by what is given, and by the model's own layers,
+        ours and PyTorch's."""
+        seed = self.config.seed, epoch
+        seed_dropout(self.model, (*seed, 1))
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(int(np.random.SeedSequence((*seed, 2)).generate_state(1)[0]))
+            yield np.random.default_rng(seed)
 
     def _train_step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One update. images: uint8 [B, 28, 28]; gives the logits [B, C] and the loss, detached."""
         self.optimizer.zero_grad()
         logits = self._forward(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        loss = F.cross_entropy(logits, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         self.step += 1
         for group in self.optimizer.param_groups:
@@ -165,8 +172,14 @@ class Engine:
         return tensors | {"step": torch.tensor(self.step)}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `state()` gave."""
-        self.load_weights({n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")})
+        """Go on from what `state()` gave. Raises Failure where that was of another model."""
+        try:
+            self.load_weights({n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")})
+        except RuntimeError as error:
+            raise Failure(
+                f"model {self.config.model!r}",
+                f"is not the one that was saved ({one_line(error)[:200]}); undo what was changed in it, or start anew",
+            ) from error
         for name, parameter in self.model.named_parameters():
             parts = [n.split("/")[1] for n in tensors if n.startswith("optimizer/") and n.endswith(f"/{name}")]
             self.optimizer.state[parameter] = {

@@ -23,6 +23,10 @@ class Journal:
         """All records. A last line that was torn by a crash does not count; damage before it is a Failure."""
         return [json.loads(text) for text in self._lines()[0]]
 
+    def has(self, key: str) -> bool:
+        """Whether the record `key` is there."""
+        return any(record["key"] == key for record in self.read())
+
     def add_missing(self, records: Iterable[Record]) -> None:
         """Append those whose key is not there yet, and make them outlast a power cut. Raises Failure."""
         texts, sound = self._lines()

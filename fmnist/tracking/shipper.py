@@ -4,17 +4,16 @@ A lane is one sink, fed by a thread of its own: a server that hangs holds up nob
 is kept beside the journal, by the sink's address: another server is another lane and gets everything.
 """
 
-import fcntl
 import json
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from fmnist.errors import Failure, one_line
-from fmnist.files import write_whole
+from fmnist.files import held_lock, write_whole
 from fmnist.run import Run
 from fmnist.tracking.journal import Journal, Record
 
@@ -64,25 +63,13 @@ def is_pending(run: Run, lanes: Iterable[str]) -> bool:
     return any(state.sent(lane) < count for lane in lanes)
 
 
-@contextmanager
-def _only_shipper(run: Run) -> Iterator[bool]:
-    """Whether this process is the one that ships the run."""
-    with (run.folder / "shipping.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
-        except BlockingIOError:
-            alone = False
-        yield alone
-
-
 def ship(run: Run, sinks: Mapping[str, SinkFactory], *, follow: bool) -> dict[str, str]:
     """Send what the sinks do not have yet; with `follow`, until the run's training is over, trying again and again.
 
     Gives the errors that are left: lane -> what went wrong. Nothing is done where another process ships the run.
     """
-    with _only_shipper(run) as alone:
-        if not alone:
+    with held_lock(run.folder / "shipping.lock", f"process {os.getpid()}") as other:
+        if other:
             return {}
         state = State(run)
         lanes = [_Lane(run, name, factory, state, follow) for name, factory in sinks.items()]
@@ -103,7 +90,7 @@ class _Lane(threading.Thread):
     def run(self) -> None:
         pause = POLL
         while True:
-            training = self._follow and self._trained.is_locked()  # asked first: what it wrote last is read below
+            training = self._follow and self._trained.is_locked  # asked first: what it wrote last is read below
             try:
                 records = self._journal.read()
                 self._send(records)

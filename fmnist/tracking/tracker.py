@@ -29,6 +29,9 @@ class NullTracker:
     def end(self, make_record: Callable[[], Record]) -> None: ...
 
 
+NULL = NullTracker()
+
+
 class JournalTracker:
     """Appends to the run's journal, and has a shipper follow it."""
 
@@ -49,7 +52,7 @@ class JournalTracker:
                 self._notice(f"{lane}: {error}; the training goes on, and it is sent later")
 
     def end(self, make_record: Callable[[], Record]) -> None:
-        if self._journal.read()[-1]["key"] != "end":
+        if not self._journal.has("end"):
             self._journal.add_missing([make_record()])
 
     def wait(self, seconds: float, tell: Callable[[str], None]) -> None:

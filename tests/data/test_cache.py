@@ -1,5 +1,8 @@
+import multiprocessing
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,17 +26,17 @@ def test_a_second_start_reads_no_source(tmp_path: Path, monkeypatch: pytest.Monk
     np.testing.assert_array_equal(second.train.images, first.train.images)
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "manifest"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "flip manifest", "cut manifest"])
 def test_damage_is_noticed_and_mended(tmp_path: Path, damage: str) -> None:
     first = find(tmp_path, [])
     (folder,) = tmp_path.iterdir()
-    path = folder / ("manifest.json" if damage == "manifest" else "train_images.npy")
+    path = folder / ("manifest" if "manifest" in damage else "train_images.npy")
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 1
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes(raw[:100] if damage in ("cut", "manifest") else raw)
+        path.write_bytes(raw[:100] if "cut" in damage else raw)
     with pytest.raises(cache.DamagedCacheError):
         cache.load(folder)
     notices: list[str] = []
@@ -51,12 +54,50 @@ def test_the_source_is_where_the_files_lie_now(tmp_path: Path) -> None:
     assert find(tmp_path / "cache", [], tmp_path / "moved").source == str(tmp_path / "moved")
 
 
-def test_another_process_that_was_quicker_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_that_is_whole_is_left_alone(tmp_path: Path) -> None:
     dataset = find(tmp_path, [])
     (folder,) = tmp_path.iterdir()
-    monkeypatch.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # it came back before the rename
+    before = folder.stat()
     cache.save(dataset, folder)
+    assert folder.stat() == before
+
+
+def start_together(root: Path, ready: Any, answers: Any) -> None:
+    ready.wait(30)
+    try:
+        answers.put(find(root, []).digest)
+    except Exception as error:  # noqa: BLE001
+        answers.put(repr(error))
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_many_that_start_at_once_all_get_the_data(tmp_path: Path, dataset: Dataset, damaged: bool) -> None:
+    if damaged:
+        find(tmp_path, [])
+        next(tmp_path.glob("*/train_labels.npy")).write_bytes(b"")
+    context = multiprocessing.get_context("spawn")
+    ready, answers = context.Barrier(4), context.Queue()
+    together = [context.Process(target=start_together, args=(tmp_path, ready, answers)) for _ in range(4)]
+    for process in together:
+        process.start()
+    assert {answers.get(timeout=60) for _ in together} == {dataset.digest}
+    for process in together:
+        process.join(30)
+    (folder,) = tmp_path.iterdir()  # and nothing is left behind
     assert cache.load(folder).digest == dataset.digest
+
+
+def test_without_room_for_a_cache_the_data_are_there_all_the_same(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(np, "save", full)
+    notices: list[str] = []
+    assert find(tmp_path, notices).digest == dataset.digest
+    assert "the data cannot be cached ([Errno 28] No space left on device)" in notices[0]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_changed_files_are_another_entry(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
+import hashlib
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fmnist.data import dataset as module
 from fmnist.data.dataset import FASHION_MNIST_CLASSES, Dataset, Split, make_dataset
 from fmnist.errors import UserError
 
@@ -50,6 +52,18 @@ def test_the_split_is_stratified_and_has_no_image_twice(dataset: Dataset) -> Non
     assert np.bincount(dataset.validation.labels).tolist() == [8] * 10
     seen = [image.tobytes() for name in ("train", "validation") for image in dataset.split(name).images]
     assert len(set(seen)) == 400
+
+
+def test_the_split_stays_the_same_for_good(dataset: Dataset) -> None:
+    """Every recipe and every peer is measured on it."""
+    assert hashlib.sha256(dataset.validation.images.tobytes()).hexdigest()[:16] == "210d5804b5650c38"
+
+
+def test_known_data_are_recognized_by_their_digest(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dataset.name == "custom"
+    monkeypatch.setattr(module, "FASHION_MNIST_DIGEST", dataset.digest)
+    known = make_dataset("here", *splits(dataset))
+    assert (known.name, known.class_names) == ("fashion-mnist", FASHION_MNIST_CLASSES)
 
 
 def test_class_names(dataset: Dataset) -> None:

@@ -57,6 +57,7 @@ IMAGES = idx(np.zeros((3, 28, 28), np.uint8))
         (idx(np.zeros(3, np.uint8)), r"holds uint8 \[3\] where images are .* is it the labels"),
         (gzip.compress(IMAGES)[:-9], "is a damaged or cut gzip file"),
         (gzip.compress(IMAGES)[:20] + b"banana" + gzip.compress(IMAGES)[26:], "is a damaged or cut gzip file"),
+        (b"\0\0\x08\x03" + bytes(4) + b"\xff" * 8, r"holds nothing: its header says \(0, 4294967295, 4294967295\)"),
         (b"\0\0\x08\x03" + b"\xff" * 12 + b"xx", "holds 2 bytes of data where its header promises"),
     ],
 )
@@ -94,6 +95,15 @@ def test_csv_gives_labels_and_pixels_in_order(tmp_path: Path, quoted: bool, zipp
     assert images.dtype == np.uint8
 
 
+def test_spaces_after_commas_and_blank_lines_are_no_fault(tmp_path: Path) -> None:
+    lines = ["", *rows(2), "", *rows(1)]
+    path = write_csv(tmp_path / "x.csv", [HEADER.replace(",", ", "), *(line.replace(",", ", ") for line in lines)])
+    images, labels = read_csv(path)
+    plain = read_csv(write_csv(tmp_path / "y.csv", [HEADER, *rows(2), *rows(1)]))
+    np.testing.assert_array_equal(images, plain[0])
+    np.testing.assert_array_equal(labels, plain[1])
+
+
 def with_cell(value: str, row: int = 3, column: int = 5) -> list[str]:
     lines = [HEADER, *rows(9)]
     cells = lines[row - 1].split(",")
@@ -113,6 +123,7 @@ def with_cell(value: str, row: int = 3, column: int = 5) -> list[str]:
         ([HEADER, HEADER, *rows(3)], "row 2 repeats the header; remove that row"),
         ([HEADER, *rows(3), HEADER, *rows(3)], "row 5 repeats the header; remove that row"),
         (with_cell("banana"), "row 3, column pixel5: 'banana' is not a whole number from 0 to 255"),
+        ([HEADER, "", *with_cell("banana")[1:]], "row 4, column pixel5: 'banana' is not a whole number from 0 to 255"),
         (with_cell("256"), "row 3, column pixel5: '256' is not a whole number from 0 to 255"),
         (with_cell("-1"), "row 3, column pixel5: '-1' is not a whole number from 0 to 255"),
         (with_cell("1.5"), "row 3, column pixel5: '1.5' is not a whole number from 0 to 255"),

@@ -40,7 +40,7 @@ def test_names_of_classes_come_from_labels_txt(tmp_path: Path) -> None:
     for path in IDX:
         shutil.copy(path, tmp_path)
     names = [f"class {number}" for number in range(10)]
-    (tmp_path / "labels.txt").write_text("\n".join(names))
+    (tmp_path / "labels.txt").write_text("\n".join(names), "utf-8-sig")  # as Windows' editors do
     files = sources.find_local(tmp_path)
     assert files is not None
     assert files.read().class_names == tuple(names)
@@ -64,6 +64,8 @@ def test_a_folder_without_data_and_one_with_half_of_them(tmp_path: Path) -> None
     shutil.copy(IDX[0], tmp_path)
     with pytest.raises(UserError, match=r"has t10k-images-idx3-ubyte.gz but not train-images-idx3-ubyte, .*; add what"):
         sources.find_local(tmp_path)
+    (tmp_path / "a_train.csv").mkdir()  # no file
+    (tmp_path / "b_test.csv").symlink_to("nowhere")
     (tmp_path / "my_train.csv").touch()
     with pytest.raises(UserError, match=r"has my_train.csv but not …test.csv; add what is missing"):
         sources.find_local(tmp_path)

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from fmnist.data.dataset import Dataset, Split
 from fmnist.engine.plain import Engine, choose_device, choose_precision, has_bf16, learning_rate
-from fmnist.errors import UserError
+from fmnist.errors import Failure, UserError
 from fmnist.models import MODELS
 from fmnist.recipe import TrainConfig
 
@@ -41,13 +42,35 @@ def test_it_learns_what_it_has_not_seen(dataset: Dataset) -> None:
     assert after.confusion.sum() == len(dataset.validation)
 
 
-def test_a_mirrored_image_changes_little_after_training_with_flips(dataset: Dataset) -> None:
-    engine = Engine(SMALL.model_copy(update={"epochs": 10}), 10, "cpu")
-    for epoch in range(1, 11):
-        engine.train_epoch(dataset.train, epoch)
-    mirrored = Split(dataset.validation.images[:, :, ::-1].copy(), dataset.validation.labels)
-    straight, flipped = engine.evaluate(dataset.validation), engine.evaluate(mirrored)
-    assert abs(straight.scores.accuracy - flipped.scores.accuracy) < 0.1
+def fed(config: TrainConfig, data: Split, epoch: int, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The images that an epoch feeds to the network, in their order."""
+    engine, images = Engine(config, 10, "cpu"), list[bytes]()
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        images.extend(image.numpy().tobytes() for image in x)
+        return torch.zeros(len(x), 10), torch.zeros(())
+
+    monkeypatch.setattr(engine, "_train_step", step)
+    engine.train_epoch(data, epoch)
+    return images
+
+
+def test_about_half_of_the_images_are_mirrored(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    straight = [image.tobytes() for image in dataset.train.images]
+    mirrored = [image[:, ::-1].tobytes() for image in dataset.train.images]
+    images = fed(SMALL, dataset.train, 1, monkeypatch)
+    assert 130 < len(set(images) & set(mirrored)) < 190  # of 320
+    assert len(set(images) & (set(mirrored) | set(straight))) == 320
+    assert sorted(fed(SMALL.model_copy(update={"flip": False}), dataset.train, 1, monkeypatch)) == sorted(straight)
+
+
+def test_every_epoch_has_an_order_of_its_own(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SMALL.model_copy(update={"flip": False})
+    first, second = (fed(config, dataset.train, epoch, monkeypatch) for epoch in (1, 2))
+    assert first != second
+    assert sorted(first) == sorted(second)
+    assert fed(config, dataset.train, 1, monkeypatch) == first
+    assert fed(config.model_copy(update={"seed": 1}), dataset.train, 1, monkeypatch) != first
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(dataset: Dataset) -> None:
@@ -70,7 +93,11 @@ def test_training_leaves_the_callers_random_numbers_alone(dataset: Dataset) -> N
     assert torch.equal(torch.rand(1), expected)
 
 
-@pytest.mark.parametrize("model", list(MODELS))
+def with_torchs_own_dropout(classes: int, dropout: float) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, classes))
+
+
+@pytest.mark.parametrize("model", [*MODELS, f"{__name__}:with_torchs_own_dropout"])
 def test_a_restored_state_goes_on_to_the_same_bit(dataset: Dataset, model: str) -> None:
     config = SMALL.model_copy(update={"model": model, "epochs": 3})
     straight = Engine(config, 10, "cpu")
@@ -81,6 +108,14 @@ def test_a_restored_state_goes_on_to_the_same_bit(dataset: Dataset, model: str) 
     resumed.load_state(saved)
     resumed.train_epoch(dataset.train, 2)
     assert same(straight.state(), resumed.state())
+
+
+def test_the_state_of_another_model_is_refused(dataset: Dataset) -> None:
+    engine = Engine(SMALL, 10, "cpu")
+    engine.train_epoch(dataset.train, 1)
+    other = Engine(SMALL.model_copy(update={"model": "resnet"}), 10, "cpu")
+    with pytest.raises(Failure, match=r"model 'resnet': is not the one that was saved .*; undo what was changed"):
+        other.load_state(engine.state())
 
 
 def test_every_image_is_seen_once_an_epoch_but_for_a_lone_one(dataset: Dataset) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from fmnist.errors import Failure
+from fmnist.files import held_lock
 from fmnist.run import Run
 from fmnist.tracking import shipper
 from fmnist.tracking.journal import Journal, Record
@@ -104,7 +105,7 @@ def test_what_asks_for_a_person_is_not_tried_again(own_copy: Run) -> None:
 
 
 def test_one_process_ships_a_run(own_copy: Run) -> None:
-    with shipper._only_shipper(own_copy):
+    with held_lock(own_copy.folder / "shipping.lock", "me"):
         assert ship(own_copy, {"heap": lambda: pytest.fail("shipped twice")}, follow=False) == {}
 
 

@@ -1,0 +1,97 @@
+"""A run with what it takes to train it. PyTorch is imported when that is needed, not before."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fmnist.data.dataset import Dataset
+from fmnist.progress import Watcher
+from fmnist.provenance import provenance
+from fmnist.recipe import TrainConfig
+from fmnist.run import About, Run, create_run
+from fmnist.tracking.tracker import NULL, Tracker
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is loaded of it is loaded when it is first asked for: a run that is over may need nothing."""
+
+    run: Run
+    load_data: Callable[[], Dataset]
+    make_engine: Callable[[], Any]
+    """Gives an Engine."""
+
+    @cached_property
+    def data(self) -> Dataset:
+        return self.load_data()
+
+    @cached_property
+    def engine(self) -> Any:
+        return self.make_engine()
+
+    @property
+    def layers(self) -> Any:
+        from fmnist.models import layer_table
+
+        return layer_table(self.engine.model)
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """(all, trainable)."""
+        from fmnist.models import count_parameters
+
+        return count_parameters(self.engine.model)
+
+    def train(self, watcher: Watcher, tracker: Tracker = NULL) -> Run:
+        """Train to the end. Raises Interrupted or Failure."""
+        from fmnist.training import run_training
+
+        run_training(self.run, self.data, self.engine, watcher, tracker)
+        return self.run
+
+
+def check_request(config: TrainConfig, device: str) -> None:
+    """Raise UserError for a model or a device that is not there, before anything else is done."""
+    from fmnist.engine.plain import choose_device
+    from fmnist.models import find_model
+
+    find_model(config.model)
+    choose_device(device)
+
+
+def new_job(runs_root: Path, config: TrainConfig, data: Dataset, device: str = "auto", **about: Any) -> Job:
+    """A run that has its folder and has not begun. Raises UserError, and leaves no folder, for what cannot run."""
+    from fmnist import training
+    from fmnist.engine.plain import Engine
+
+    training.check_fits(config, data)
+    engine = Engine(config, len(data.class_names), device)
+    known = About(
+        created=datetime.now(UTC).isoformat(),
+        config=config,
+        data={
+            "name": data.name,
+            "source": data.source,
+            "digest": data.digest,
+            "class_names": list(data.class_names),
+        },
+        device=engine.device.type,
+        precision=str(engine.precision).removeprefix("torch."),
+        versions=provenance(),
+        **about,
+    )
+    return Job(create_run(runs_root, known), lambda: data, lambda: engine)
+
+
+def resumed_job(run: Run, load_data: Callable[[], Dataset], device: str | None) -> Job:
+    """A run that goes on from where it stands, on its own device unless another is given."""
+
+    def make_engine() -> Any:
+        from fmnist.engine.plain import Engine
+
+        return Engine(run.config, len(run.about.data["class_names"]), device or run.about.device)
+
+    return Job(run, load_data, make_engine)
