@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from fmnist.data.dataset import FASHION_MNIST, SPLITS, Dataset
@@ -22,20 +22,29 @@ from fmnist.run import Result, Run
 from fmnist.scores import Evaluation, Scores, class_scores
 
 BAR_WIDTH = 24
+WIDE = 200
 MOST_ROWS = 40
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that prints names as they are: no markup, no emoji, no highlighting."""
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    """A console that prints names as they are: no markup, no emoji, no highlighting. A file is as wide as need be."""
+    console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
+    return console
 
 
 def table(*columns: str) -> Table:
     """A table in the house's style: the first column is text, the others are numbers."""
-    result = Table(box=SIMPLE_HEAD, pad_edge=False)
+    result = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for index, name in enumerate(columns):
         result.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
     return result
+
+
+def _keep_whole(column: Column, texts: Sequence[str]) -> None:
+    """What is copied and typed again is never cut, however narrow the terminal."""
+    column.min_width = max(map(len, texts), default=0)
 
 
 def show_data(console: Console, data: Dataset) -> None:
@@ -141,30 +150,38 @@ def show_evaluation(console: Console, model: str, split: str, names: Sequence[st
 
 def show_runs(console: Console, runs: Sequence[Run]) -> None:
     """Runs, oldest first, with what they ended with."""
-    rows = table("run", "name", "recipe", "model", "epochs", "time", "val accuracy", "test accuracy", "test f1")
+    rows = table("run", "name", "recipe", "model", "epochs", "time", "val\naccuracy", "test\naccuracy", "test\nf1")
     for column in rows.columns[1:4]:
         column.justify = "left"
+    _keep_whole(rows.columns[0], [run.id for run in runs])
+    for column in rows.columns[-3:]:
+        column.min_width = 8
+    rows.columns[1].no_wrap, rows.columns[1].min_width = False, 8  # the one that may take more lines
     for run in runs:
         try:
             about, result = run.about, run.result
         except Failure as damage:
-            rows.add_row(run.id, "", "", "", "", "", "", "damaged", style="red")
+            rows.add_row(run.id, "", "", "", "", "", "damaged", style="red")
             console.print(str(damage), style="red", soft_wrap=True)
             continue
         head = run.id, about.name or "", about.config.recipe, about.config.model
         if result is None:
-            rows.add_row(*head, f"of {about.config.epochs}", "", "not finished", style="dim")
+            state = "running" if run.is_locked else "stopped"
+            rows.add_row(*head, f"of {about.config.epochs}", "", state, style="dim")
         else:
             scores = f"{result.val.accuracy:.2%}", f"{result.test.accuracy:.2%}", f"{result.test.f1:.4f}"
             rows.add_row(*head, str(result.epochs), f"{result.seconds:.0f}s", *scores)
+    if console.width < 100:
+        rows.columns = [column for column in rows.columns if column.header not in ("time", "test\nf1")]
     console.print(rows)
 
 
 def show_models(console: Console, versions: Sequence[Version]) -> None:
     """Registered versions, oldest first, with their aliases and scores."""
-    rows = table("version", "aliases", "run", "registered", "val accuracy", "test accuracy")
+    rows = table("version", "aliases", "run", "registered", "val\naccuracy", "test\naccuracy")
     for column in rows.columns[1:4]:
         column.justify = "left"
+    _keep_whole(rows.columns[2], [version.run_id for version in versions])
     for version in versions:
         scores = [version.scores.get(name) for name in ("val_accuracy", "test_accuracy")]
         shown = ["" if score is None else f"{score:.2%}" for score in scores]

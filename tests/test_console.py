@@ -58,3 +58,18 @@ def test_names_are_printed_as_they_are(console: Console) -> None:
 )
 def test_bars(share: float, drawn: str) -> None:
     assert show.bar(share).plain == drawn.ljust(24)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_runs_id_is_never_cut(console: Console, finished: Run, width: int) -> None:
+    console.width = width
+    show.show_runs(console, [finished])
+    assert finished.id in shown(console)
+    assert width < 80 or all(
+        part in shown(console) for part in ("tiny", "fast", f"{finished.result.test.accuracy:.2%}")
+    )  # type: ignore[union-attr]
+
+
+def test_what_is_no_terminal_is_as_wide_as_need_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert show.make_console().width == show.WIDE
