@@ -97,13 +97,14 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def held_lock(path: Path, holder: str) -> Iterator[str | None]:
+def held_lock(path: Path, holder: str, *, patience: float = _LOOK) -> Iterator[str | None]:
     """Hold the lock file at `path`, with `holder` written in it.
 
-    Gives None, or where another process holds it, who that is. The system frees it when its process ends, however.
+    Gives None, or where another process holds it for longer than `patience` seconds, who that is. The system frees it
+    when its process ends, however.
     """
     with path.open("a+") as file:
-        if not _acquired(file.fileno()):
+        if not _acquired(file.fileno(), patience):
             file.seek(0)
             yield file.read().strip() or "another process"
             return
@@ -113,8 +114,8 @@ def held_lock(path: Path, holder: str) -> Iterator[str | None]:
         yield None
 
 
-def _acquired(descriptor: int) -> bool:
-    until = time.monotonic() + _LOOK
+def _acquired(descriptor: int, patience: float) -> bool:
+    until = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

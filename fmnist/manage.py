@@ -46,13 +46,19 @@ def sync(
     """Send what MLflow and TensorBoard do not have yet."""
     workspace = open_workspace(print_notice)
     chosen = [workspace.find_run(reference) for reference in runs] if runs else workspace.runs()
-    left = {}
+    left: list[Failure] = []
     for run in chosen:
-        errors = workspace.sync(run, follow=follow)
-        left.update({f"run {run.id}, {lane}": error for lane, error in errors.items()})
+        try:
+            errors = workspace.sync(run, follow=follow)
+        except Failure as busy:
+            left.append(busy)
+            continue
+        left += [Failure(f"run {run.id}, {lane}", error) for lane, error in errors.items()]
         print_notice(f"run {run.id}: {'not all is sent' if errors else 'all is sent'}")
+    for failure in left[1:]:
+        print_notice(str(failure))
     if left:
-        raise Failure(*next(iter(left.items())))
+        raise left[0]
 
 
 @app.command()

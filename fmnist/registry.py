@@ -1,5 +1,6 @@
 """The trained models in MLflow's registry: versions, and the aliases `champion` and `previous`."""
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ CHAMPION = "champion"
 PREVIOUS = "previous"
 RUN_ID_TAG = "fmnist.run_id"
 PROBE_SECONDS = 5
+_SQLITE = "sqlite:///"
 
 # An absent server is told within seconds. Read at MLflow's import; what a user has set stands.
 for _name, _value in {
@@ -26,6 +28,29 @@ for _name, _value in {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+
+
+def _database(uri: str) -> Path | None:
+    """The file, where MLflow is a SQLite database."""
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def make_database(uri: str) -> None:
+    """Make MLflow's SQLite database where there is none yet: whole or not at all, and one process alone.
+
+    MLflow itself makes it table by table; killed meanwhile, it never opens it again.
+    """
+    path = _database(uri)
+    if path is None or path.exists():
+        return
+    with (make_folder(path.parent) / f"{path.stem}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            with scratch_folder(path.parent) as scratch:
+                import mlflow
+
+                mlflow.MlflowClient(f"{_SQLITE}{scratch / path.name}").search_experiments(max_results=1)
+                (scratch / path.name).replace(path)
 
 
 @dataclass(frozen=True)
@@ -54,7 +79,8 @@ class Registry:
     @property
     def is_empty_place(self) -> bool:
         """Whether the database is not even there: nothing has been tracked yet."""
-        return self.uri.startswith("sqlite:///") and not Path(self.uri.removeprefix("sqlite:///")).exists()
+        path = _database(self.uri)
+        return path is not None and not path.exists()
 
     def versions(self) -> list[Version]:
         """All versions, oldest first. Raises Failure where MLflow does not answer."""

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from fmnist.data import find_data
 from fmnist.data.dataset import FASHION_MNIST, Dataset, SplitName
-from fmnist.errors import UserError, explain, listing
+from fmnist.errors import Failure, UserError, explain, listing
 from fmnist.evaluation import evaluate_model
 from fmnist.job import Job, check_request, new_job, resumed_job
 from fmnist.predictor import Predictor
@@ -27,7 +27,7 @@ from fmnist.settings import Settings
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.shipper import is_pending, ship
 from fmnist.tracking.tracker import NULL, JournalTracker, Tracker
-from fmnist.tracking.wiring import Destinations, start_shipper
+from fmnist.tracking.wiring import Destinations, start_catching_up, start_shipper
 
 PathLike = str | os.PathLike[str]
 Notice = Callable[[str], None]
@@ -124,12 +124,27 @@ class Workspace:
             return run if tracker is None and self.is_over(run) else job.train(watcher, tracker or NULL)
         own = JournalTracker(run, lambda: start_shipper(run, self.settings.home.resolve()), self.notice)
         if not self.is_over(run):
+            self._catch_up(run)
             job.train(watcher, own)
         elif is_pending(run, self.destinations.sinks(run)):
             own.commit([])
         own.wait(self.settings.sync_wait, watcher.phase)
         watcher.end()
         return run
+
+    def _catch_up(self, beside: Run) -> None:
+        """Have what earlier runs still lack in MLflow and TensorBoard sent meanwhile."""
+        left = []
+        for run in self.runs():
+            try:
+                if run != beside and not run.is_locked and is_pending(run, self.destinations.sinks(run)):
+                    left.append(run)
+            except Failure as damage:
+                self.notice(str(damage))
+        if left:
+            whose = "1 earlier run still lacks" if len(left) == 1 else f"{len(left)} earlier runs still lack"
+            self.notice(f"what {whose} is sent meanwhile")
+            start_catching_up(left, self.settings.home.resolve())
 
     def sync(self, run: Run, *, follow: bool = False) -> dict[str, str]:
         """Send what MLflow and TensorBoard do not have of the run yet. Gives what went wrong, by address."""

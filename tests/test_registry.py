@@ -12,7 +12,7 @@ import pytest
 
 from fmnist.data.dataset import Dataset
 from fmnist.errors import Failure, UserError
-from fmnist.registry import Registry
+from fmnist.registry import Registry, make_database
 from fmnist.run import Run
 from fmnist.tracking.journal import Journal
 from fmnist.workspace import Workspace
@@ -130,7 +130,7 @@ def test_it_works_in_a_fresh_process_and_leaves_nothing_there(registry: Registry
     place.mkdir()
     code = f"""
 from pathlib import Path
-from fmnist.registry import Registry
+from fmnist.registry import Registry, make_database
 registry = Registry({registry.uri!r}, {NAME!r})
 print(registry.promote("2").number, registry.fetch(registry.find("2"), Path({str(tmp_path / "models")!r})).name)
 """
@@ -190,3 +190,22 @@ def test_the_verbs(fmnist: Callable[..., tuple[int, str, str]], home: Path, thre
     assert (
         err == f"fmnist: model 'banana': there is no such version of {NAME} (there are: 1, 2, 3); see fmnist models\n"
     )
+
+
+def test_a_database_whose_making_is_cut_short_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+    def cut(self: object, **kwargs: object) -> None:
+        next(tmp_path.glob(".scratch-*")).joinpath("mlflow.db").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow.MlflowClient, "search_experiments", cut)
+        with pytest.raises(KeyboardInterrupt):
+            make_database(uri)
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.lock"]
+    make_database(uri)
+    inode = (tmp_path / "mlflow.db").stat().st_ino
+    make_database(uri)
+    assert (tmp_path / "mlflow.db").stat().st_ino == inode
+    assert mlflow.MlflowClient(uri).search_experiments()

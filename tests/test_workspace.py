@@ -11,6 +11,7 @@ from fmnist import Predictor, TrainConfig, evaluate, load_data, train
 from fmnist.data.dataset import Dataset
 from fmnist.errors import Failure, UserError
 from fmnist.progress import Silent
+from fmnist.run import Run
 from fmnist.workspace import Workspace
 
 DATA = Path(__file__).parent / "data"
@@ -154,3 +155,21 @@ def test_a_run_as_a_value_is_scored_wherever_one_is(
     monkeypatch.setenv("FMNIST_HOME", str(tmp_path / "elsewhere"))
     assert run.result is not None
     assert evaluate(run, data=dataset).scores == run.result.test
+
+
+def test_what_earlier_runs_lack_is_sent_at_the_next_start(
+    workspace: Workspace, dataset: Dataset, journalled: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notices: list[str] = []
+    sent: list[Run] = []
+    tracked = Workspace(workspace.settings.model_copy(update={"tracking": True}), notices.append)
+    monkeypatch.setattr("fmnist.workspace.start_catching_up", lambda runs, home: sent.extend(runs))
+    monkeypatch.setattr("fmnist.workspace.start_shipper", lambda run, home: subprocess.Popen(["true"]))
+    earlier = Run(Path(shutil.copytree(journalled.folder, workspace.runs_root / journalled.id)))
+    first = tracked.train(workspace.new_run(CONFIG, dataset, "cpu"), Silent())
+    assert sent == [earlier]
+    assert notices == ["what 1 earlier run still lacks is sent meanwhile"]
+    earlier.journal.write_bytes(b"damaged\n" * 3)
+    tracked.train(workspace.new_run(CONFIG, dataset, "cpu"), Silent())
+    assert sent == [earlier, first]
+    assert "journal.jsonl: is damaged in line 1" in notices[1]

@@ -4,7 +4,6 @@ A run is found by its tag `fmnist.run_id`; a metric point with the same time and
 replaced; the model and its version are looked for before they are made.
 """
 
-import fcntl
 import hashlib
 import json
 import tempfile
@@ -15,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from fmnist.errors import Failure
-from fmnist.files import make_folder, sha256_of
+from fmnist.files import sha256_of
 from fmnist.plots import Mistake, as_png, confusion_picture, mistakes_picture
-from fmnist.registry import CHAMPION, RUN_ID_TAG  # its import also sets how patient MLflow is
+from fmnist.registry import CHAMPION, RUN_ID_TAG, make_database  # its import also sets how patient MLflow is
 from fmnist.scores import class_scores
 from fmnist.tracking.journal import Record
 from fmnist.tracking.records import decode
@@ -38,10 +37,7 @@ class MlflowSink:
         self._client: Any = mlflow.MlflowClient()
         self._folder, self._experiment_name, self._model_name = folder, experiment, model_name
         self._artifact_root = None if uri.startswith("http") else artifact_root.resolve().as_uri()
-        if self._artifact_root:  # two processes that make a new database at once break it
-            with (make_folder(artifact_root.parent) / "mlflow.lock").open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                self._client.search_experiments(max_results=1)
+        make_database(uri)
         self._experiment: str | None = None
         self._run: str | None = None
         self._names: list[str] = []

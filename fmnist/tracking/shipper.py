@@ -5,6 +5,7 @@ is kept beside the journal, by the sink's address: another server is another lan
 """
 
 import json
+import math
 import os
 import threading
 import time
@@ -50,27 +51,34 @@ class State:
     def sent(self, lane: str) -> int:
         return int(self.lanes.get(lane, {}).get("sent", 0))
 
-    def note(self, lane: str, sent: int, error: str | None) -> None:
+    def has_all(self, lane: str) -> bool:
+        """Whether the lane has got the run's last record."""
+        return bool(self.lanes.get(lane, {}).get("ended"))
+
+    def note(self, lane: str, sent: int, error: str | None, *, ended: bool = False) -> None:
         with self._lock:
-            self.lanes[lane] = {"sent": sent, "error": error}
+            self.lanes[lane] = {"sent": sent, "error": error, "ended": ended}
             write_whole(self.run.shipping, json.dumps(self.lanes, indent=1))
 
 
 def is_pending(run: Run, lanes: Iterable[str]) -> bool:
-    """Whether a lane lacks records of the run."""
+    """Whether a lane lacks records of the run. Raises Failure for a damaged journal."""
     state = State(run)
-    count = len(Journal(run.journal).read())
-    return any(state.sent(lane) < count for lane in lanes)
+    open_lanes = [lane for lane in lanes if not state.has_all(lane)]
+    count = len(Journal(run.journal).read()) if open_lanes else 0  # of most runs the journal need not be read
+    return any(state.sent(lane) < count for lane in open_lanes)
 
 
 def ship(run: Run, sinks: Mapping[str, SinkFactory], *, follow: bool) -> dict[str, str]:
     """Send what the sinks do not have yet; with `follow`, until the run's training is over, trying again and again.
 
-    Gives the errors that are left: lane -> what went wrong. Nothing is done where another process ships the run.
+    Gives the errors that are left: lane -> what went wrong. One process ships a run: another that follows it too waits
+    its turn (the first may be left over from a trainer that was killed). Without `follow` it is a Failure.
     """
-    with held_lock(run.folder / "shipping.lock", f"process {os.getpid()}") as other:
+    patience = {"patience": math.inf} if follow else {}
+    with held_lock(run.folder / "shipping.lock", f"process {os.getpid()}", **patience) as other:
         if other:
-            return {}
+            raise Failure(f"run {run.id}", f"is being sent by {other} now; wait for it")
         state = State(run)
         lanes = [_Lane(run, name, factory, state, follow) for name, factory in sinks.items()]
         for lane in lanes:
@@ -121,7 +129,7 @@ class _Lane(threading.Thread):
         for record in records[sent:]:
             self._sink.send(record)
             sent += 1
-            self._state.note(self.name, sent, None)
+            self._state.note(self.name, sent, None, ended=record["key"] == "end")
 
     def _note(self, error: str) -> None:
         self._state.note(self.name, self._state.sent(self.name), error)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,16 @@ def start_shipper(run: Run, home: Path) -> "subprocess.Popen[bytes]":
 
     It has a session of its own: Ctrl-C is for the training; the shipper sends what was committed, and ends.
     """
-    command = [sys.executable, "-m", "fmnist", "sync", run.id, "--follow"]
+    return _start_sync([run.id, "--follow"], home, run.folder / "shipping.log")
+
+
+def start_catching_up(runs: Sequence[Run], home: Path) -> None:
+    """`fmnist sync` for earlier runs that are not all sent, beside a training."""
+    _start_sync([run.id for run in runs], home, home / "runs" / "shipping.log")
+
+
+def _start_sync(arguments: list[str], home: Path, log_file: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "fmnist", "sync", *arguments]
     environment = os.environ | {"FMNIST_HOME": str(home)}
-    with (run.folder / "shipping.log").open("ab") as log:
+    with log_file.open("ab") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

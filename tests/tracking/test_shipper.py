@@ -1,4 +1,5 @@
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -36,13 +37,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shipper, "POLL", 0.02)
 
 
-def test_everything_is_sent_once_and_a_second_time_nothing(own_copy: Run) -> None:
+def test_everything_is_sent_once_and_a_second_time_nothing(own_copy: Run, journalled: Run) -> None:
     heap = Heap()
     assert is_pending(own_copy, ["heap"])
     assert ship(own_copy, {"heap": lambda: heap}, follow=False) == {}
     assert ship(own_copy, {"heap": lambda: pytest.fail("opened again")}, follow=True) == {}
     assert heap.keys == ALL
     assert not is_pending(own_copy, ["heap"])
+    own_copy.journal.write_bytes(b"it is not read any more")
+    assert not is_pending(own_copy, ["heap"])
+    shutil.copy(journalled.journal, own_copy.journal)
     assert is_pending(own_copy, ["heap", "another"])
 
 
@@ -106,7 +110,13 @@ def test_what_asks_for_a_person_is_not_tried_again(own_copy: Run) -> None:
 
 def test_one_process_ships_a_run(own_copy: Run) -> None:
     with held_lock(own_copy.folder / "shipping.lock", "me"):
-        assert ship(own_copy, {"heap": lambda: pytest.fail("shipped twice")}, follow=False) == {}
+        with pytest.raises(Failure, match=f"run {own_copy.id}: is being sent by me now; wait for it"):
+            ship(own_copy, {"heap": lambda: pytest.fail("shipped twice")}, follow=False)
+        second = follow(own_copy, sink := Heap())
+        time.sleep(0.5)
+        assert sink.keys == []
+    second.join(20)
+    assert sink.keys == ALL
 
 
 def test_a_damaged_journal_is_told_and_nothing_of_it_is_sent(own_copy: Run) -> None:
@@ -121,6 +131,6 @@ def test_a_damaged_journal_is_told_and_nothing_of_it_is_sent(own_copy: Run) -> N
 
 def test_a_lost_state_means_sending_again(own_copy: Run) -> None:
     ship(own_copy, {"heap": Heap}, follow=False)
-    assert json.loads(own_copy.shipping.read_text()) == {"heap": {"sent": 5, "error": None}}
+    assert json.loads(own_copy.shipping.read_text()) == {"heap": {"sent": 5, "error": None, "ended": True}}
     own_copy.shipping.write_text("{")
     assert State(own_copy).sent("heap") == 0
