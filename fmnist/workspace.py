@@ -148,7 +148,8 @@ class Workspace:
 
     def sync(self, run: Run, *, follow: bool = False) -> dict[str, str]:
         """Send what MLflow and TensorBoard do not have of the run yet. Gives what went wrong, by address."""
-        return ship(run, self.destinations.sinks(run), follow=follow)
+        sinks = self.destinations.sinks(run)
+        return ship(run, sinks, follow=follow) if follow or is_pending(run, sinks) else {}
 
     @property
     def registry(self) -> Registry:
