@@ -67,6 +67,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(**facts, state=_below("state/", tensors), kept=_below("kept/", tensors))
 
 
+def epoch_scores(path: Path) -> list[dict[str, float]]:
+    """The scores of every epoch up to the checkpoint at `path`, the first epoch's first."""
+    return [record["scores"] for record in read_checkpoint(path).records]
+
+
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 

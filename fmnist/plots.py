@@ -1,17 +1,26 @@
 """Numbers -> pictures, in one style: large type for thumbnails, colours that colour-blind people tell apart."""
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from fmnist.data.dataset import Split
+
 COLOURS = "cividis"
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours, without the yellow that white paper swallows (https://jfly.uni-koeln.de/color/)."""
+MARKERS = ("o", "s", "^")
 DPI = 100
+GAP = 2  # pixels between two samples
 
 
 class Mistake(NamedTuple):
@@ -27,10 +36,8 @@ class Mistake(NamedTuple):
 
 def confusion_picture(confusion: NDArray[np.int64], names: Sequence[str], title: str) -> "Figure":
     """A confusion matrix [C, C]: colour is a row's share, so rare classes show as well; numbers are counts."""
-    from matplotlib.figure import Figure
-
     shares = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    figure = Figure(figsize=(8, 7.4), dpi=DPI, layout="constrained")
+    figure = _figure(8, 7.4)
     axes = figure.subplots()
     axes.imshow(shares, cmap=COLOURS, vmin=0, vmax=1)
     places = range(len(names))
@@ -49,10 +56,8 @@ def confusion_picture(confusion: NDArray[np.int64], names: Sequence[str], title:
 
 def mistakes_picture(mistakes: Sequence[Mistake], title: str, columns: int = 6) -> "Figure":
     """The pictures that were most surely taken for something else, with what they are and what they were taken for."""
-    from matplotlib.figure import Figure
-
     rows = max(1, -(-len(mistakes) // columns))
-    figure = Figure(figsize=(1.7 * columns, 2.25 * rows + 0.5), dpi=DPI, layout="constrained")
+    figure = _figure(1.7 * columns, 2.25 * rows + 0.5)
     figure.suptitle(title, fontsize=16)
     for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).ravel()):
         axes.set_axis_off()
@@ -60,6 +65,86 @@ def mistakes_picture(mistakes: Sequence[Mistake], title: str, columns: int = 6) 
             mistake = mistakes[place]
             axes.imshow(mistake.image, cmap="gray", vmin=0, vmax=255)
             axes.set_title(f"{mistake.true}\n→ {mistake.predicted} {mistake.probability:.0%}", fontsize=11)
+    return figure
+
+
+def curves_picture(
+    runs: Mapping[str, Sequence[Mapping[str, float]]], title: str, epochs: int | None = None
+) -> "Figure":
+    """Loss and accuracy by epoch, in training (dashed) and validation, of one run or several side by side.
+
+    `runs`: a run's name -> the scores of its epochs, the first one first. `epochs`: how many there will be, so that
+    the axes stay where they are while a run goes on.
+    """
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    figure = _figure(10, 4.2)
+    figure.suptitle(title, fontsize=16)
+    longest = max([epochs or 2, *map(len, runs.values())])
+    for axes, score in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for (name, scores), style in zip(runs.items(), cycle(_line_styles()), strict=False):
+            _draw_curves(axes, f"{name}, " if len(runs) > 1 else "", scores, score, style)
+        axes.set_xlim(0.5, longest + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.tick_params(labelsize=12)
+        axes.set_xlabel("epoch", fontsize=14)
+        axes.set_ylabel(score, fontsize=14)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        if not any(runs.values()):  # before the first epoch: a frame to be filled
+            axes.set_ylim(0, 1)
+    loss, accuracy = figure.axes
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    if loss.lines:
+        loss.legend(fontsize=12)
+    return figure
+
+
+def _line_styles() -> list[dict[str, Any]]:
+    return [{"color": colour, "marker": marker} for marker in MARKERS for colour in LINES]
+
+
+def _draw_curves(
+    axes: "Axes", run: str, scores: Sequence[Mapping[str, float]], score: str, style: dict[str, Any]
+) -> None:
+    """One run's two lines; where it has the picture for itself, they have a colour each."""
+    places = range(1, len(scores) + 1)
+    validation, training = ([values[f"{part}_{score}"] for values in scores] for part in ("val", "train"))
+    dashed = style | {"linestyle": "--", "linewidth": 1.5, "markersize": 3}
+    if not run:
+        dashed["color"] = LINES[1]
+    axes.plot(places, validation, **style, linewidth=2, markersize=5, label=f"{run}validation")
+    axes.plot(places, training, **dashed, label=f"{run}training")
+
+
+def samples_picture(split: "Split", names: Sequence[str], title: str, each: int = 12) -> "Figure":
+    """A row a class: `each` of its images, from all over the split."""
+    side, step = split.images.shape[1], split.images.shape[1] + GAP
+    grid = np.full((step * len(names) - GAP, step * each - GAP), np.nan)  # not a number: not drawn
+    for row in range(len(names)):
+        there = np.flatnonzero(split.labels == row)
+        shown = min(each, len(there))
+        # Splits are sorted by content: the first ones would be alike, and the very first and last are odd.
+        chosen = there[((np.arange(shown) + 0.5) * len(there) / max(shown, 1)).astype(int)]
+        for column, image in enumerate(split.images[chosen]):
+            grid[row * step : row * step + side, column * step : column * step + side] = image
+    figure = _figure(0.6 * each + 1.6, 0.6 * len(names) + 0.6)
+    axes = figure.subplots()
+    axes.imshow(grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_title(title, fontsize=16)
+    axes.set_yticks(np.arange(len(names)) * step + side / 2, names, fontsize=13)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """An empty figure, in inches. As the last value of a notebook's cell it is a picture, without pyplot."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure._repr_png_ = partial(as_png, figure)  # type: ignore[attr-defined]  # what IPython asks a value for
     return figure
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from fmnist.plots import curves_picture
 from fmnist.recipe import TrainConfig
 
 Record = dict[str, Any]
@@ -101,21 +102,19 @@ class Live:
 
 
 class Notebook:
-    """One cell output that is drawn anew: the rows so far and a line on what goes on now."""
+    """Two cell outputs that are drawn anew: the curves after each epoch; the rows, and what goes on now, more often."""
 
     PAUSE = 0.5  # seconds between two drawings within an epoch
 
     def __init__(self) -> None:
-        from IPython.display import display
-
-        self._handle = display(self._drawn(), display_id=True)
         self._rows, self._drawn_at = [HEADER], 0.0
+        self._scores: list[dict[str, float]] = []
         self._epochs = self._images = 0
+        self._outputs: dict[str, Any] = {}
 
     def begin(self, config: TrainConfig, images: int, records: list[Record]) -> None:
         self._epochs, self._images = config.epochs, images
-        self._rows += [epoch_row(record, self._epochs) for record in records]
-        self._draw()
+        self._add(*records)
 
     def step(self, epoch: int, images: int) -> None:
         if time.monotonic() - self._drawn_at >= self.PAUSE:
@@ -124,8 +123,7 @@ class Notebook:
             self._draw(f"{position:>8} {'█' * done}{'░' * (40 - done)}")
 
     def epoch(self, record: Record) -> None:
-        self._rows.append(epoch_row(record, self._epochs))
-        self._draw()
+        self._add(record)
 
     def phase(self, name: str) -> None:
         self._draw(f"{name} …")
@@ -133,15 +131,25 @@ class Notebook:
     def end(self) -> None:
         self._draw()
 
-    def _draw(self, now: str = "") -> None:
-        self._drawn_at = time.monotonic()
-        self._handle.update(self._drawn("\n".join([*self._rows, now])))
+    def _add(self, *records: Record) -> None:
+        self._rows += [epoch_row(record, self._epochs) for record in records]
+        self._scores += [record["scores"] for record in records]
+        self._show("curves", curves_picture({"this run": self._scores}, "Training", self._epochs))
+        self._draw()
 
-    @staticmethod
-    def _drawn(text: str = "") -> Any:
+    def _draw(self, now: str = "") -> None:
         from IPython.display import Pretty
 
-        return Pretty(text)
+        self._drawn_at = time.monotonic()
+        self._show("rows", Pretty("\n".join([*self._rows, now])))
+
+    def _show(self, output: str, content: Any) -> None:
+        from IPython.display import display
+
+        if output in self._outputs:
+            self._outputs[output].update(content)
+        else:
+            self._outputs[output] = display(content, display_id=True)
 
 
 def watcher_here() -> Watcher:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fmnist.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from fmnist.checkpoint import Checkpoint, epoch_scores, read_checkpoint, write_checkpoint
 from fmnist.errors import Failure
 from fmnist.files import read_sealed, write_sealed
 
@@ -25,6 +25,12 @@ def test_a_checkpoint_comes_back_to_the_bit(tmp_path: Path) -> None:
         for name, tensor in own.items():
             assert other[name].dtype == tensor.dtype
             assert other[name].contiguous().numpy().tobytes() == tensor.contiguous().numpy().tobytes()
+
+
+def test_the_scores_of_each_epoch_can_be_had_alone(tmp_path: Path) -> None:
+    assert epoch_scores(tmp_path / "checkpoint") == []
+    write_checkpoint(tmp_path / "checkpoint", checkpoint())
+    assert epoch_scores(tmp_path / "checkpoint") == [{"val_loss": 0.1 + 0.2}]
 
 
 def test_before_the_first_epoch_there_is_an_empty_one(tmp_path: Path) -> None:

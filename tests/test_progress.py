@@ -1,6 +1,7 @@
 import io
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -10,8 +11,8 @@ from fmnist.recipe import TrainConfig
 
 
 def record(epoch: int) -> dict[str, object]:
-    scores = {"train_loss": 0.5, "val_loss": 0.25, "val_accuracy": 0.9251, "val_f1": 0.9, "images_per_second": 6000.0}
-    return {"epoch": epoch, "scores": scores | {"epoch_seconds": 8.0}}
+    scores = {"train_loss": 0.5, "val_loss": 0.25, "train_accuracy": 0.9, "val_accuracy": 0.9251, "val_f1": 0.9}
+    return {"epoch": epoch, "scores": scores | {"images_per_second": 6000.0, "epoch_seconds": 8.0}}
 
 
 def follow(console: Console) -> str:
@@ -52,47 +53,72 @@ def test_silent_is_a_watcher_that_says_nothing() -> None:
     silent.end()
 
 
+class Cell:
+    """What a notebook's cell shows: every drawing of each of its outputs; IPython itself is not needed for it."""
+
+    def __init__(self) -> None:
+        self.outputs: list[list[Any]] = []
+
+    def display(self, content: Any, display_id: bool) -> Any:
+        drawings = [content]
+        self.outputs.append(drawings)
+        return SimpleNamespace(update=drawings.append)
+
+
 @pytest.fixture
-def cell(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a notebook's cell shows, one text a drawing; IPython itself is not needed for it."""
-    drawings: list[str] = []
-
-    class Handle:
-        def update(self, content: str) -> None:
-            drawings.append(content)
-
-    def show(content: str, display_id: bool) -> Handle:
-        drawings.append(content)
-        return Handle()
-
-    display = SimpleNamespace(display=show, Pretty=str)
+def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
+    cell = Cell()
+    display = SimpleNamespace(display=cell.display, Pretty=str)
     shell = SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "IPython.display", display)  # type: ignore[arg-type]
-    return drawings
+    return cell
 
 
-def test_a_notebook_draws_one_output_anew(cell: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_draws_its_rows_anew(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
     watcher = watcher_here()
     assert isinstance(watcher, Notebook)
     monkeypatch.setattr(Notebook, "PAUSE", 0)
     watcher.begin(TrainConfig(epochs=3), 100, [record(1)])
+    _, text = cell.outputs
     watcher.step(2, 50)
-    assert cell[-1].splitlines() == [HEADER, epoch_row(record(1), 3), "     2/3 " + "█" * 20 + "░" * 20]
+    assert text[-1].splitlines() == [HEADER, epoch_row(record(1), 3), "     2/3 " + "█" * 20 + "░" * 20]
     watcher.epoch(record(2))
     watcher.phase("exporting")
-    assert cell[-1].splitlines()[2:] == [epoch_row(record(2), 3), "exporting …"]
+    assert text[-1].splitlines()[2:] == [epoch_row(record(2), 3), "exporting …"]
     watcher.end()
-    assert cell[-1].splitlines() == [HEADER, epoch_row(record(1), 3), epoch_row(record(2), 3)]
+    assert text[-1].splitlines() == [HEADER, epoch_row(record(1), 3), epoch_row(record(2), 3)]
+    assert len(cell.outputs) == 2
 
 
-def test_steps_are_drawn_now_and_then_only(cell: list[str]) -> None:
+def test_a_notebook_draws_its_curves_anew_after_each_epoch(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = watcher_here()
+    monkeypatch.setattr(Notebook, "PAUSE", 0)
+    watcher.begin(TrainConfig(epochs=3), 100, [record(1)])
+    curves, _ = cell.outputs
+    before = len(curves)
+    watcher.step(2, 50)
+    assert len(curves) == before  # a picture is too much for every step
+    watcher.epoch(record(2))
+    drawn = [list(line.get_xdata()) for line in curves[-1].axes[0].lines]
+    assert drawn == [[1, 2], [1, 2]]  # what was there when the run went on, too
+    assert curves[-1].axes[0].get_xlim() == (0.5, 3.5)  # room for all epochs from the beginning
+
+
+def test_a_run_that_was_finished_already_has_no_curves_to_draw(cell: Cell) -> None:
+    watcher = watcher_here()
+    watcher.phase("tracking")
+    watcher.end()
+    assert cell.outputs == [[f"{HEADER}\ntracking …", f"{HEADER}\n"]]
+
+
+def test_steps_are_drawn_now_and_then_only(cell: Cell) -> None:
     watcher = watcher_here()
     watcher.begin(TrainConfig(epochs=3), 100, [])
-    before = len(cell)
+    before = len(cell.outputs[1])
     for images in range(100):
         watcher.step(1, images)
-    assert len(cell) == before
+    assert len(cell.outputs[1]) == before
 
 
 def test_elsewhere_it_is_a_terminal() -> None:
