@@ -8,10 +8,10 @@ READY := .venv/.ready
 PRELOAD ?= $(firstword $(wildcard /usr/lib/*/libtcmalloc_minimal.so.4))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-faults check bench-train keras-fixture constraints
+.PHONY: help setup train test test-platform test-faults check bench-train keras-fixture constraints
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with all that the commands below need (they run it first, once)
 
@@ -30,6 +30,9 @@ train: $(READY) ## train the CNN on Fashion-MNIST, e.g. make train ARGS="--epoch
 
 test: $(READY) ## run the tests (no network, no Docker)
 	@$(BIN)/pytest --ignore=tests/faults --ignore=tests/platform $(ARGS)
+
+test-platform: $(READY) ## real servers, a live notebook
+	@$(BIN)/pytest tests/platform $(ARGS)
 
 test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries
 	@FULL=$(FULL) $(BIN)/pytest tests/faults $(ARGS)
