@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -9,6 +10,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from fmnist.plots import curves_picture
 from fmnist.recipe import TrainConfig
+
+# In a notebook, the tqdm of pooch and MLflow asks for ipywidgets as soon as it is imported; nobody here needs them.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 Record = dict[str, Any]
 """What an epoch gave, as `training.py` puts it together."""

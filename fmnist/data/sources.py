@@ -10,7 +10,6 @@ import logging
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -138,8 +137,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _download(address: str, folder: Path, *, connect_timeout: float) -> LocalFiles:
-    with warnings.catch_warnings(action="ignore"):  # in a notebook, its tqdm asks for ipywidgets, of which we use none
-        import pooch
+    import pooch
 
     pooch.get_logger().setLevel(logging.WARNING)
     for name in IDX_FILES:
