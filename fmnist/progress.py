@@ -30,8 +30,8 @@ class Watcher(Protocol):
     def epoch(self, record: Record) -> None:
         """An epoch is committed."""
 
-    def phase(self, name: str) -> None:
-        """Something else begins that takes a while."""
+    def phase(self, name: str, left: float | None = None) -> None:
+        """Something else begins that takes a while, or still goes on, for `left` seconds at most."""
 
     def end(self) -> None:
         """Nothing more comes."""
@@ -43,7 +43,7 @@ class Silent:
     def begin(self, config: TrainConfig, images: int, records: list[Record]) -> None: ...
     def step(self, epoch: int, images: int) -> None: ...
     def epoch(self, record: Record) -> None: ...
-    def phase(self, name: str) -> None: ...
+    def phase(self, name: str, left: float | None = None) -> None: ...
     def end(self) -> None: ...
 
 
@@ -60,6 +60,10 @@ def epoch_row(record: Record, epochs: int) -> str:
     )
 
 
+def _with_time(name: str, left: float | None) -> str:
+    return name if left is None else f"{name}, {left:.0f} s at most"
+
+
 class Live:
     """A row an epoch, and under them a bar for the epoch in progress where the console can redraw it."""
 
@@ -69,6 +73,7 @@ class Live:
         self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
         self._task: TaskID | None = None
         self._epochs = 0
+        self._phase = ""
 
     def begin(self, config: TrainConfig, images: int, records: list[Record]) -> None:
         self._epochs = config.epochs
@@ -92,17 +97,22 @@ class Live:
     def epoch(self, record: Record) -> None:
         self.console.print(epoch_row(record, self._epochs))
 
-    def phase(self, name: str) -> None:
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
-        if self._bar.live.is_started:
-            self._bar.add_task(name, total=None, speed="")
-        else:
-            self.console.print(f"{name} …", style="dim")
+    def phase(self, name: str, left: float | None = None) -> None:
+        is_new, self._phase = name != self._phase, name
+        if self.console.is_terminal:
+            if is_new and self._task is not None:
+                self._bar.remove_task(self._task)
+            if is_new:
+                self._bar.start()
+                self._task = self._bar.add_task(_with_time(name, left), total=None, speed="")
+            assert self._task is not None
+            self._bar.update(self._task, description=_with_time(name, left))
+        elif is_new:  # a file gets a line, not one a second
+            self.console.print(f"{_with_time(name, left)} …", style="dim")
 
     def end(self) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:  # else it would print an empty line
+            self._bar.stop()
 
 
 class Notebook:
@@ -129,8 +139,8 @@ class Notebook:
     def epoch(self, record: Record) -> None:
         self._add(record)
 
-    def phase(self, name: str) -> None:
-        self._draw(f"{name} …")
+    def phase(self, name: str, left: float | None = None) -> None:
+        self._draw(f"{_with_time(name, left)} …")
 
     def end(self) -> None:
         self._draw()

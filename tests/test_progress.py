@@ -22,6 +22,8 @@ def follow(console: Console) -> str:
     live.epoch(record(2))
     live.phase("exporting")
     live.phase("scoring")
+    live.phase("sending", 60)
+    live.phase("sending", 59.5)
     live.end()
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -30,6 +32,7 @@ def follow(console: Console) -> str:
 def test_a_file_gets_a_plain_line_an_epoch() -> None:
     lines = follow(Console(file=io.StringIO(), width=100, highlight=False)).splitlines()
     assert lines[:3] == [HEADER, epoch_row(record(1), 3), epoch_row(record(2), 3)]
+    assert lines[3:] == ["exporting …", "scoring …", "sending, 60 s at most …"]  # not a line a second
     assert "\x1b" not in "".join(lines)
 
 
@@ -37,6 +40,7 @@ def test_a_terminal_gets_a_bar_as_well() -> None:
     text = follow(Console(file=io.StringIO(), width=100, force_terminal=True, highlight=False))
     assert "━" in text
     assert "2/3" in text
+    assert "sending, 60 s at most" in text
     assert epoch_row(record(2), 3) in text
 
 
@@ -70,7 +74,9 @@ def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
     cell = Cell()
     display = SimpleNamespace(display=cell.display, Pretty=str)
     shell = SimpleNamespace(kernel=object())
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display))  # type: ignore[arg-type]
+    monkeypatch.setitem(
+        sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=display, version_info=(9, 0))
+    )  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "IPython.display", display)  # type: ignore[arg-type]
     return cell
 

@@ -55,17 +55,15 @@ class JournalTracker:
         if not self._journal.has("end"):
             self._journal.add_missing([make_record()])
 
-    def wait(self, seconds: float, tell: Callable[[str], None]) -> None:
+    def wait(self, seconds: float, tell: Callable[[str, float], None]) -> None:
         """Wait until everything is sent, telling how long still; say what to do where it is not."""
         if self._shipper is None:
             return
         until = time.monotonic() + seconds
-        pause = 1.0
         while self._shipper.poll() is None and (left := until - time.monotonic()) > 0:
-            tell(f"sending to MLflow and TensorBoard, {left:.0f} s at most")
+            tell("sending to MLflow and TensorBoard", left)
             with suppress(subprocess.TimeoutExpired):
-                self._shipper.wait(min(pause, left))
-            pause = 10.0
+                self._shipper.wait(min(0.5, left))
         in_time = self._shipper.poll() == 0
         if not in_time:
             self._shipper.terminate()

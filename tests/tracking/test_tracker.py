@@ -25,7 +25,7 @@ def test_a_run_is_announced_before_its_first_epoch_and_no_record_is_written_twic
     tracker.end(lambda: {"key": "never"})
     assert Journal(own_copy.journal).read() == records
     assert started == ["x"]
-    tracker.wait(20, lambda text: None)
+    tracker.wait(20, lambda name, left: None)
 
 
 def test_an_absent_server_is_told_once(own_copy: Run) -> None:
@@ -35,16 +35,17 @@ def test_an_absent_server_is_told_once(own_copy: Run) -> None:
     tracker.commit([])
     tracker.commit([])
     assert notices == ["mlflow http://x: ConnectionError: refused; the training goes on, and it is sent later"]
-    tracker.wait(20, lambda text: None)
+    tracker.wait(20, lambda name, left: None)
 
 
 def test_the_wait_has_an_end_and_says_what_to_do(own_copy: Run) -> None:
     notices: list[str] = []
-    shown: list[str] = []
+    shown: list[tuple[str, float]] = []
     tracker = JournalTracker(own_copy, lambda: process("import time; time.sleep(60)"), notices.append)
     tracker.commit([])
-    tracker.wait(0.3, shown.append)
-    assert shown == ["sending to MLflow and TensorBoard, 0 s at most"]
+    tracker.wait(0.7, lambda name, left: shown.append((name, left)))
+    assert [name for name, _ in shown] == ["sending to MLflow and TensorBoard"] * 2
+    assert 0.7 >= shown[0][1] > shown[1][1] > 0
     (notice,) = notices
     assert (
         notice == f"run {own_copy.id}: not all of it has been sent (it takes longer); send the rest with: fmnist sync"
