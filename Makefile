@@ -8,7 +8,7 @@ READY := .venv/.ready
 PRELOAD ?= $(firstword $(wildcard /usr/lib/*/libtcmalloc_minimal.so.4))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-platform test-faults check bench-train keras-fixture constraints
+.PHONY: help setup train up test test-faults test-platform check bench-train keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ $(READY): pyproject.toml constraints.txt
 train: $(READY) ## train the CNN on Fashion-MNIST, e.g. make train ARGS="--epochs 3"
 	@LD_PRELOAD="$(PRELOAD)" $(BIN)/fmnist train $(ARGS)
 
+up: $(READY) ## run MLflow, TensorBoard and JupyterLab until Ctrl-C
+	@$(BIN)/fmnist up
+
 test: $(READY) ## run the tests (no network, no Docker)
 	@$(BIN)/pytest --ignore=tests/faults --ignore=tests/platform $(ARGS)
 
@@ -36,6 +39,9 @@ test-platform: $(READY) ## real servers, a live notebook
 
 test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries
 	@FULL=$(FULL) $(BIN)/pytest tests/faults $(ARGS)
+
+test-platform: $(READY) ## real servers, a live notebook
+	@$(BIN)/pytest tests/platform $(ARGS)
 
 check: $(READY) ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .

@@ -85,7 +85,8 @@ def _told(error: BaseException) -> tuple[int, str]:
             sys.stdout = None  # so that the interpreter does not flush it again
             return 1, ""
         case ModuleNotFoundError():
-            return 1, f"{error.name}: is not installed; install what this command needs: pip install 'fmnist[train]'"
+            extra = "up" if error.name in ("honcho", "psutil") else "train"
+            return 1, f"{error.name}: is not installed; install what this command needs: pip install 'fmnist[{extra}]'"
         case OSError() if error.filename:
             return 1, f"{error.filename}: {error.strerror}; mend that and run the command again"
         case OSError() if error.strerror:  # writing to stdout, mostly

@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -189,6 +189,15 @@ def show_models(console: Console, versions: Sequence[Version]) -> None:
         style = "bold" if CHAMPION in version.aliases else None
         rows.add_row(str(version.number), ", ".join(version.aliases), version.run_id, moment, *shown, style=style)
     console.print(rows)
+
+
+def show_pages(console: Console, pages: Mapping[str, str], logs: Path) -> None:
+    """Where each server is to be found."""
+    width = max(map(len, pages))
+    console.print()
+    for name, address in pages.items():  # no table: it would cut a link in two
+        console.print(Text.assemble((f"  {name:{width}}", "bold"), f"  {address}"), soft_wrap=True)
+    console.print(f"\nCtrl-C stops them; what they say is in {os.path.relpath(logs)}/", soft_wrap=True)
 
 
 def show_answers(console: Console, names: Sequence[str], answers: Sequence[Answer]) -> None:

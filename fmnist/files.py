@@ -34,14 +34,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, content: bytes | str) -> None:
+def write_whole(path: Path, content: bytes | str, mode: int = 0o666) -> None:
     """Replace `path` by `content` in one step: whoever looks, also after a crash, sees the old or the new.
 
+    `mode`: who may read and write it, less the umask; it holds before the first byte is there.
     Raises Failure when it cannot be written; the old content then stands.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -80,6 +81,14 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise UserError(path, f"cannot be made a folder ({error.strerror}); choose another place") from error
     return path
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that the file `path` stands for; wait for whoever holds it."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

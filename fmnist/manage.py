@@ -1,5 +1,6 @@
 """The verbs that look after what is there: runs, and the models they gave."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated
 
@@ -71,3 +72,19 @@ def runs(as_json: Json = False) -> None:
         show.show_runs(show.make_console(stderr=as_json), found)
     else:
         show.make_console(stderr=as_json).print("no runs yet; make one: fmnist train")
+
+
+@app.command()
+def up() -> None:
+    """Run MLflow, TensorBoard and JupyterLab until Ctrl-C."""
+    from fmnist.embedded import run_servers
+
+    workspace, console = open_workspace(print_notice), show.make_console()
+    with suppress(KeyboardInterrupt):  # the usual way to end it, no interruption
+        run_servers(
+            workspace.settings,
+            workspace.destinations,
+            ready=lambda pages, logs: show.show_pages(console, pages, logs),
+            notice=print_notice,
+        )
+    console.print("\nall is stopped")

@@ -1,6 +1,7 @@
 """WHERE things are and what may be used: one table, read from the environment.
 
-Every row is a variable, `FMNIST_` and the field's name in capitals. Only `workspace.py` reads it.
+Every row is a variable, `FMNIST_` and the field's name in capitals. Only `workspace.py` reads it; `embedded.py` is
+handed it.
 """
 
 import os
@@ -55,6 +56,12 @@ class Settings(BaseSettings):
         ge=0,
         description="seconds that a finished training waits until everything has reached MLflow and TensorBoard",
     )
+    host: str = Field(
+        "127.0.0.1", description="the address that servers listen on; `0.0.0.0` lets the whole network reach them"
+    )
+    notebook_port: int = Field(8888, ge=1, le=65535, description="the port of JupyterLab")
+    tensorboard_port: int = Field(6006, ge=1, le=65535, description="the port of TensorBoard")
+    mlflow_port: int = Field(5000, ge=1, le=65535, description="the port of MLflow")
 
     @field_validator("home", "data")
     @classmethod

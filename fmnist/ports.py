@@ -1,0 +1,75 @@
+"""Ports that servers are to have: whether they are free, and who holds them if not."""
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import combinations
+from typing import NamedTuple
+
+import psutil
+
+from fmnist.errors import Failure, UserError
+
+
+class Port(NamedTuple):
+    name: str
+    """Whose it is to be."""
+    number: int
+    variable: str
+    """What sets it."""
+
+
+def check_ports(host: str, ports: Sequence[Port]) -> None:
+    """Raise UserError or Failure unless each can be had."""
+    for one, other in combinations(ports, 2):
+        if one.number == other.number:
+            given = f"{one.variable} and {other.variable}"
+            raise UserError(given, f"are both {one.number}; give each a port of its own")
+    for port in ports:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port.number, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: what is closing counts not
+                probe.bind(address)
+        except OSError as error:
+            raise _explained(error, host, port) from error
+
+
+def _explained(error: OSError, host: str, port: Port) -> UserError | Failure:
+    if error.errno == errno.EADDRINUSE:
+        problem = f"is taken by {port_holder(port.number)}; stop that, or set {port.variable} to another port"
+        return Failure(f"port {port.number} for {port.name}", problem)
+    if error.errno == errno.EACCES:
+        return UserError(f"{port.variable} {port.number}", "is for root only; give one from 1024 on")
+    reason = error.strerror or error
+    return UserError(f"FMNIST_HOST {host}", f"is no address of this machine ({reason}); give 127.0.0.1 or 0.0.0.0")
+
+
+def port_holder(port: int) -> str:
+    """Who listens there, as far as this user may see."""
+    for process in psutil.process_iter():  # one by one: asked for all at once, macOS wants root
+        with suppress(psutil.Error):
+            for connection in process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                    return f"{process.name()} (pid {process.pid}, user {process.username()})"
+    return "a process that you may not see"
+
+
+def reached(host: str) -> str:
+    """The address under which this machine reaches what listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def netloc(host: str, port: int) -> str:
+    """As it is written in a URL."""
+    address = reached(host)
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
