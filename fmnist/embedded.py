@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fmnist.errors import Failure
+from fmnist.errors import Failure, one_line
 from fmnist.files import locked, make_folder, write_whole
 from fmnist.ports import Port, check_ports, is_loopback, netloc, reached
 from fmnist.settings import Settings, checkout_root
@@ -173,17 +173,17 @@ def make_database(uri: str, home: Path) -> None:
     with locked(home / "mlflow.lock"):
         if path.exists():
             return
-        # A process of its own, so that MLflow's 200 MB do not stay; a session of its own, so that it is not cut short.
-        making = subprocess.Popen(
-            [sys.executable, "-c", MAKE_DATABASE, uri], stderr=subprocess.PIPE, start_new_session=True
-        )
+        # A process of its own, so that MLflow's 200 MB do not stay; a session of its own, so that Ctrl-C cannot cut it.
+        command = [sys.executable, "-c", MAKE_DATABASE, uri]
+        making = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
         try:
             _, said = making.communicate()
         except KeyboardInterrupt:
             making.wait()
             raise
     if making.returncode:
-        raise Failure(path, f"cannot be made ({said.decode().strip().splitlines()[-1]}); make room or mend the folder")
+        reason = one_line(said.decode().strip().rpartition("\n")[2])
+        raise Failure(path, f"cannot be made ({reason}); make room or mend the folder")
 
 
 def _wait_for(host: str, server: Server, supervisor: Supervisor) -> None:

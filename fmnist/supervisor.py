@@ -64,6 +64,21 @@ class _Child(Process):  # type: ignore[misc]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         super().run(events, ignore_signals)
 
+    def _send_message(self, data: Any, type: str = "line") -> None:
+        super()._send_message(data, type)
+        if type == "start":
+            threading.Thread(target=self._end_orphans, daemon=True).start()
+
+    def _end_orphans(self) -> None:
+        """What a killed server leaves in its group keeps its output open, which honcho takes for a sign of life."""
+        self._child.wait()
+        _kill_group(self._child.pid)
+
+
+def _kill_group(leader: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
 
 class Supervisor(Manager):  # type: ignore[misc]
     """Runs processes until one ends or a signal comes, then ends all."""
@@ -92,7 +107,9 @@ class Supervisor(Manager):  # type: ignore[misc]
         try:
             self.loop()
         finally:
-            self._sweep()
+            for process in self._processes.values():  # all are ended, but where the loop itself failed
+                if "pid" in process:
+                    _kill_group(process["pid"])
             for number, handler in before.items():
                 signal.signal(number, handler)
         if self._trouble is not None:
@@ -142,10 +159,3 @@ class Supervisor(Manager):  # type: ignore[misc]
         except Exception as error:  # noqa: BLE001 - `run` raises it, in the thread where it is of use
             self._trouble = error
             self.terminate()
-
-    def _sweep(self) -> None:
-        """A process that was killed leaves its own children: they are in its group."""
-        for process in self._processes.values():
-            if "pid" in process:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(process["pid"], signal.SIGKILL)

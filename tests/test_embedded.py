@@ -1,0 +1,96 @@
+import json
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fmnist import embedded
+from fmnist.embedded import kept_token
+from fmnist.errors import Failure
+from fmnist.ports import Port
+from fmnist.workspace import Workspace
+
+Command = Callable[..., tuple[int, str, str]]
+
+HOST = "127.0.0.1"
+
+
+def test_the_token_is_its_owners_alone_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    token = kept_token(path)
+    assert len(token) >= 32
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text() == token  # a line's end would be part of it for Jupyter
+    assert kept_token(path) == token
+
+
+def test_a_token_that_others_could_read_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    token = kept_token(path)
+    path.chmod(0o644)
+    assert kept_token(path) != token
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_no_command_holds_a_secret(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hunter2@db/mlflow")
+    destinations = Workspace(type(workspace.settings)()).destinations
+    home = workspace.settings.home
+    servers = [
+        embedded.mlflow(HOST, Port("MLflow", 1, ""), destinations),
+        embedded.tensorboard(HOST, Port("TensorBoard", 2, ""), destinations),
+        embedded.notebook(HOST, Port("JupyterLab", 3, ""), home, destinations),
+    ]
+    token = (home / "jupyter" / "token").read_text()
+    assert servers[2].page == f"/lab?token={token}"
+    for server in servers:
+        assert "hunter2" not in json.dumps(server.command)
+        assert token not in json.dumps(server.command) + json.dumps(dict(server.environment))
+
+
+def test_the_notebook_opens_where_it_is(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / embedded.NOTEBOOK).touch()
+    port, home = Port("JupyterLab", 3, ""), workspace.settings.home
+    elsewhere = embedded.notebook(HOST, port, home, workspace.destinations)
+    assert f"--ServerApp.root_dir={tmp_path / 'notebooks'}" in elsewhere.command
+    assert elsewhere.page.startswith(f"/lab/tree/{embedded.NOTEBOOK}?token=")
+    monkeypatch.chdir(home)
+    assert f"--ServerApp.root_dir={home}" in embedded.notebook(HOST, port, home, workspace.destinations).command
+
+
+def test_nothing_starts_where_a_port_is_taken(fmnist: Command, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setattr(embedded, "Supervisor", None)
+    with socket.create_server((HOST, 0)) as server:
+        port = server.getsockname()[1]
+        monkeypatch.setenv("FMNIST_TENSORBOARD_PORT", str(port))
+        monkeypatch.setenv("FMNIST_MLFLOW_PORT", "0")
+        assert fmnist("up") == (2, "", "fmnist: FMNIST_MLFLOW_PORT 0: is too small; give at least 1\n")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # no MLflow, whose port is not looked at
+        monkeypatch.delenv("FMNIST_MLFLOW_PORT")
+        code, out, err = fmnist("up")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"fmnist: port {port} for TensorBoard: is taken by ")
+    assert len(err.splitlines()) == 1
+    assert not (home / "mlflow.db").exists()
+
+
+def test_equal_ports_name_both(fmnist: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMNIST_NOTEBOOK_PORT", "6006")
+    told = "fmnist: FMNIST_TENSORBOARD_PORT and FMNIST_NOTEBOOK_PORT: are both 6006; give each a port of its own\n"
+    assert fmnist("up") == (2, "", told)
+
+
+def test_a_database_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "MAKE_DATABASE", "raise SystemExit('a long story\\nno room on disk')")
+    with pytest.raises(Failure, match=r"mlflow.db: cannot be made \(no room on disk\); make room or mend the folder"):
+        embedded.make_database(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+
+
+def test_a_database_that_is_there_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "MAKE_DATABASE", "raise SystemExit(1)")
+    (tmp_path / "mlflow.db").touch()
+    embedded.make_database(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+    embedded.make_database("postgresql://db/mlflow", tmp_path)
