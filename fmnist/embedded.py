@@ -25,6 +25,9 @@ from fmnist.tracking.wiring import Destinations
 READY_SECONDS = 60
 MAKE_DATABASE = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1], sys.argv[1]).search_experiments(max_results=1)"
 NOTEBOOK = "fashion_mnist.ipynb"
+NO_NEWS = (
+    '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}'  # it asks whether to fetch any
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,9 @@ def notebook(host: str, port: Port, home: Path, destinations: Destinations) -> S
     root = (checkout_root(here) or here) / "notebooks"
     root = root if root.is_dir() else here
     own = make_folder(home / "jupyter")
-    token = own / "token"
+    token, pages = own / "token", make_folder(own / "labconfig") / "page_config.json"
+    if not pages.exists():
+        write_whole(pages, NO_NEWS)
     options = {
         "ServerApp.ip": host,
         "ServerApp.port": port.number,
@@ -116,6 +121,7 @@ def notebook(host: str, port: Port, home: Path, destinations: Destinations) -> S
         "ServerApp.root_dir": root,
         "ServerApp.quit_button": False,  # it would stop the others too
         "KernelManager.shutdown_wait_time": 2,  # a busy kernel must be gone before Jupyter itself is killed
+        "KernelManager.transport_encryption": "auto",  # without it, every kernel warns that it has none
         "LabApp.news_url": None,
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
         "LabApp.extension_manager": "readonly",  # the other one asks PyPI
