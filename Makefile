@@ -11,7 +11,7 @@ PRELOAD ?= $(firstword $(wildcard /usr/lib/*/libtcmalloc_minimal.so.4))
 .PHONY: help setup train up test test-faults test-platform check bench-train keras-fixture constraints
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv with all that the commands below need (they run it first, once)
 
@@ -33,9 +33,6 @@ up: $(READY) ## run MLflow, TensorBoard and JupyterLab until Ctrl-C
 
 test: $(READY) ## run the tests (no network, no Docker)
 	@$(BIN)/pytest --ignore=tests/faults --ignore=tests/platform $(ARGS)
-
-test-platform: $(READY) ## real servers, a live notebook
-	@$(BIN)/pytest tests/platform $(ARGS)
 
 test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries
 	@FULL=$(FULL) $(BIN)/pytest tests/faults $(ARGS)

@@ -76,7 +76,10 @@ def runs(as_json: Json = False) -> None:
 
 @app.command()
 def up() -> None:
-    """Run MLflow, TensorBoard and JupyterLab until Ctrl-C."""
+    """Run MLflow, TensorBoard and JupyterLab until Ctrl-C.
+
+    Where they listen: FMNIST_HOST, FMNIST_MLFLOW_PORT, FMNIST_TENSORBOARD_PORT, FMNIST_NOTEBOOK_PORT.
+    """
     from fmnist.embedded import run_servers
 
     workspace, console = open_workspace(print_notice), show.make_console()

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,3 +74,9 @@ def test_a_runs_id_is_never_cut(console: Console, finished: Run, width: int) -> 
 def test_what_is_no_terminal_is_as_wide_as_need_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     assert show.make_console().width == show.WIDE
+
+
+def test_a_link_is_never_cut_in_two(console: Console, tmp_path: Path) -> None:
+    link = f"http://127.0.0.1:8888/lab?token={'x' * 100}"
+    show.show_pages(console, {"MLflow": "http://127.0.0.1:5000", "JupyterLab": link}, tmp_path / "logs")
+    assert f"  JupyterLab  {link}\n" in shown(console)
