@@ -29,7 +29,7 @@ train: $(READY) ## train the CNN on Fashion-MNIST, e.g. make train ARGS="--epoch
 	@LD_PRELOAD="$(PRELOAD)" $(BIN)/fmnist train $(ARGS)
 
 up: $(READY) ## run MLflow, TensorBoard and JupyterLab until Ctrl-C
-	@$(BIN)/fmnist up
+	@LD_PRELOAD="$(PRELOAD)" $(BIN)/fmnist up
 
 test: $(READY) ## run the tests (no network, no Docker)
 	@$(BIN)/pytest --ignore=tests/faults --ignore=tests/platform $(ARGS)
@@ -38,7 +38,7 @@ test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 
 	@FULL=$(FULL) $(BIN)/pytest tests/faults $(ARGS)
 
 test-platform: $(READY) ## real servers, a live notebook
-	@$(BIN)/pytest tests/platform $(ARGS)
+	@LD_PRELOAD="$(PRELOAD)" $(BIN)/pytest tests/platform $(ARGS)
 
 check: $(READY) ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .

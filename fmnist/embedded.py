@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmnist.errors import Failure, one_line
-from fmnist.files import locked, make_folder, write_whole
+from fmnist.files import make_folder, write_whole
 from fmnist.ports import Port, check_ports, is_loopback, netloc, reached
+from fmnist.registry import Registry
 from fmnist.settings import Settings, checkout_root
 from fmnist.supervisor import Logs, Supervisor
 from fmnist.tracking.wiring import Destinations
 
 READY_SECONDS = 60
-MAKE_DATABASE = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1], sys.argv[1]).search_experiments(max_results=1)"
+MAKE_DATABASE = "import sys; from fmnist.registry import make_database; make_database(sys.argv[1])"
 NOTEBOOK = "fashion_mnist.ipynb"
 NO_NEWS = (
     '{"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": true}}'  # it asks whether to fetch any
@@ -66,7 +67,8 @@ def run_servers(
     else:
         servers.insert(0, mlflow(host, _port(settings, "MLflow", "mlflow_port"), destinations))
     check_ports(host, [server.port for server in servers])
-    make_database(destinations.mlflow_uri, make_folder(home))
+    if Registry(destinations.mlflow_uri, destinations.model_name).is_empty_place:
+        _make_database(destinations.mlflow_uri)
     logs = make_folder(home / "logs")
     pages |= {server.port.name: f"http://{netloc(host, server.port.number)}{server.page}" for server in servers}
 
@@ -171,25 +173,12 @@ def kept_token(path: Path) -> str:
     return token
 
 
-def make_database(uri: str, home: Path) -> None:
-    """Have MLflow make its SQLite file where there is none: two processes that make it at once break it."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///"):
-        return
-    with locked(home / "mlflow.lock"):
-        if path.exists():
-            return
-        # A process of its own, so that MLflow's 200 MB do not stay; a session of its own, so that Ctrl-C cannot cut it.
-        command = [sys.executable, "-c", MAKE_DATABASE, uri]
-        making = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
-        try:
-            _, said = making.communicate()
-        except KeyboardInterrupt:
-            making.wait()
-            raise
+def _make_database(uri: str) -> None:
+    """MLflow's SQLite file, by a process of its own: so MLflow's 200 MB do not stay."""
+    making = subprocess.run([sys.executable, "-c", MAKE_DATABASE, uri], stderr=subprocess.PIPE, text=True, check=False)
     if making.returncode:
-        reason = one_line(said.decode().strip().rpartition("\n")[2])
-        raise Failure(path, f"cannot be made ({reason}); make room or mend the folder")
+        reason = one_line(making.stderr.strip().rpartition("\n")[2])
+        raise Failure(uri, f"cannot be made ({reason}); make room or mend the folder")
 
 
 def _wait_for(host: str, server: Server, supervisor: Supervisor) -> None:

@@ -84,14 +84,6 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock that the file `path` stands for; wait for whoever holds it."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """A temporary folder in `parent`, removed at the end with all that is still in it."""
     for left in make_folder(parent).glob(".scratch-*"):  # by processes that were killed

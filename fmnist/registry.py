@@ -1,6 +1,6 @@
 """The trained models in MLflow's registry: versions, and the aliases `champion` and `previous`."""
 
-import fcntl
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from fmnist.errors import Failure, UserError, one_line
-from fmnist.files import make_folder, scratch_folder, sha256_of
+from fmnist.files import held_lock, make_folder, scratch_folder, sha256_of
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
@@ -43,8 +43,7 @@ def make_database(uri: str) -> None:
     path = _database(uri)
     if path is None or path.exists():
         return
-    with (make_folder(path.parent) / f"{path.stem}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held_lock(make_folder(path.parent) / f"{path.stem}.lock", f"process {os.getpid()}", patience=math.inf):
         if not path.exists():
             with scratch_folder(path.parent) as scratch:
                 import mlflow

@@ -8,7 +8,6 @@ import pytest
 
 from fmnist import embedded
 from fmnist.embedded import kept_token
-from fmnist.errors import Failure
 from fmnist.ports import Port
 from fmnist.workspace import Workspace
 
@@ -83,14 +82,11 @@ def test_equal_ports_name_both(fmnist: Command, monkeypatch: pytest.MonkeyPatch)
     assert fmnist("up") == (2, "", told)
 
 
-def test_a_database_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_cannot_be_made_is_told(fmnist: Command, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW", "TENSORBOARD", "NOTEBOOK"):
+        with socket.create_server((HOST, 0)) as free:
+            monkeypatch.setenv(f"FMNIST_{name}_PORT", str(free.getsockname()[1]))
     monkeypatch.setattr(embedded, "MAKE_DATABASE", "raise SystemExit('a long story\\nno room on disk')")
-    with pytest.raises(Failure, match=r"mlflow.db: cannot be made \(no room on disk\); make room or mend the folder"):
-        embedded.make_database(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
-
-
-def test_a_database_that_is_there_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "MAKE_DATABASE", "raise SystemExit(1)")
-    (tmp_path / "mlflow.db").touch()
-    embedded.make_database(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
-    embedded.make_database("postgresql://db/mlflow", tmp_path)
+    code, _, err = fmnist("up")
+    told = f"fmnist: sqlite:///{home / 'mlflow.db'}: cannot be made (no room on disk); make room or mend the folder\n"
+    assert (code, err) == (1, told)
