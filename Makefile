@@ -8,7 +8,7 @@ READY := .venv/.ready
 PRELOAD ?= $(firstword $(wildcard /usr/lib/*/libtcmalloc_minimal.so.4))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train up test test-faults test-platform check bench-train keras-fixture constraints
+.PHONY: help setup train up test test-faults test-platform check bench-train bench-tracking keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ $(PEERS): bench/peers/requirements-keras.txt
 
 bench-train: $(READY) $(PEERS) ## training speed against Keras + TensorFlow, into bench/RESULTS.md
 	@LD_PRELOAD="$(PRELOAD)" $(BIN)/python bench/train.py $(ARGS)
+
+bench-tracking: $(READY) ## what tracking costs, on whole trainings, into bench/RESULTS.md
+	@LD_PRELOAD="$(PRELOAD)" $(BIN)/python bench/tracking.py $(ARGS)
 
 keras-fixture: $(PEERS) ## make tests/data/keras.npz anew: what Keras itself computes
 	@TF_CPP_MIN_LOG_LEVEL=3 bench/peers/.venv/bin/python bench/peers/keras_fixture.py

@@ -7,7 +7,6 @@ make bench-train ARGS="--quick"
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from results import keep, machine
 
 from fmnist import load_data
 
@@ -31,25 +31,14 @@ def rates(command: list[str]) -> tuple[list[float], str]:
     return values["rates"][1:], values["versions"]
 
 
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor()
-    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
 def table(ours: list[float], peers: list[float], versions: tuple[str, str], batch: int) -> str:
     ratios = [own / peer for own, peer in zip(ours, peers, strict=True)]
     row = "| {} | {:,.0f} | {:,.0f}-{:,.0f} |".format
-    allocator = "tcmalloc" if "tcmalloc" in os.environ.get("LD_PRELOAD", "") else "the system's allocator"
     return "\n".join(
         [
-            MARK,
             "## Training throughput",
             "",
-            f"The original's network at its dropout, Adam, batch {batch}; {processor()}; {allocator} for both; "
+            f"The original's network at its dropout, Adam, batch {batch}; {machine()}, for both; "
             f"n = {len(ours)} processes each, in turn, 3 epochs of 12,800 images each after one to warm up. "
             "`make bench-train`",
             "",
@@ -59,7 +48,6 @@ def table(ours: list[float], peers: list[float], versions: tuple[str, str], batc
             row(f"the original in {versions[1]}", statistics.median(peers), min(peers), max(peers)),
             "",
             f"Ratio, pair by pair: median {statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}.",
-            MARK,
         ]
     )
 
@@ -89,9 +77,7 @@ def main() -> None:
     text = table(ours, peers, versions, arguments.batch_size)
     print(text)
     if not arguments.quick:
-        results = HERE / "RESULTS.md"
-        head, _, rest = results.read_text().partition(MARK)
-        results.write_text(head + text + rest.partition(MARK)[2])
+        keep(MARK, text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A model and a split -> scores."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fmnist.data.dataset import Split
 from fmnist.errors import UserError
@@ -15,7 +16,11 @@ def evaluate_model(predictor: Predictor, split: Split) -> Evaluation:
         raise UserError(
             predictor.path, f"knows {classes} classes, and the data have a class {highest}; give its own data"
         )
-    probabilities = predictor.probabilities(np.asarray(split.images))
+    return score_answers(predictor.probabilities(np.asarray(split.images)), split)
+
+
+def score_answers(probabilities: NDArray[np.float32], split: Split) -> Evaluation:
+    """The same from a model's answers, probabilities [N, C]."""
     of_truth = probabilities[np.arange(len(split)), split.labels]
     loss = -float(np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean())
-    return Evaluation(loss, confusion_matrix(split.labels, probabilities.argmax(1), classes))
+    return Evaluation(loss, confusion_matrix(split.labels, probabilities.argmax(1), probabilities.shape[1]))

@@ -9,13 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fmnist.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from fmnist.data.dataset import Dataset
 from fmnist.engine.plain import Engine, EpochResult
 from fmnist.errors import Failure, Interrupted, UserError
-from fmnist.evaluation import evaluate_model
+from fmnist.evaluation import evaluate_model, score_answers
 from fmnist.export import export_model, metadata_of
 from fmnist.files import sha256_of
 from fmnist.predictor import Predictor
@@ -70,8 +72,8 @@ def run_training(
                 write_checkpoint(run.checkpoint, checkpoint)
                 tracker.commit(checkpoint.records)
                 watcher.epoch(checkpoint.records[-1])
-            finished = _finish(run, data, engine, checkpoint, watcher)
-            tracker.end(lambda: _end_record(run, data, finished))
+            finished, answers = _finish(run, data, engine, checkpoint, watcher)
+            tracker.end(lambda: _end_record(run, data, finished, answers))
             return finished
 
 
@@ -148,8 +150,10 @@ def _ran_out_of_patience(config: TrainConfig, losses: list[float]) -> bool:
     return config.patience is not None and len(losses) - 1 - losses.index(min(losses)) >= config.patience
 
 
-def _finish(run: Run, data: Dataset, engine: Engine, checkpoint: Checkpoint, watcher: Watcher) -> Result:
-    """Export, score, write the result."""
+def _finish(
+    run: Run, data: Dataset, engine: Engine, checkpoint: Checkpoint, watcher: Watcher
+) -> tuple[Result, NDArray[np.float32]]:
+    """Export, score, write the result. Gives the answers on the test images too."""
     watcher.phase("exporting")
     started = time.perf_counter()
     weights = checkpoint.kept or _model_weights(checkpoint)
@@ -159,7 +163,8 @@ def _finish(run: Run, data: Dataset, engine: Engine, checkpoint: Checkpoint, wat
     exported = time.perf_counter()
     watcher.phase("scoring")
     predictor = Predictor(run.model)
-    val, test = evaluate_model(predictor, data.validation), evaluate_model(predictor, data.test)
+    answers = predictor.probabilities(data.test.images)
+    val, test = evaluate_model(predictor, data.validation), score_answers(answers, data.test)
     records = checkpoint.records
     trained = sum(record["train_seconds"] for record in records)
     seconds = sum(record["scores"]["epoch_seconds"] for record in records)
@@ -180,13 +185,15 @@ def _finish(run: Run, data: Dataset, engine: Engine, checkpoint: Checkpoint, wat
         model_sha256=sha256_of(run.model),
     )
     run.write_result(result)
-    return result
+    return result, answers
 
 
-def _end_record(run: Run, data: Dataset, result: Result) -> Record:
+def _end_record(run: Run, data: Dataset, result: Result, answers: NDArray[np.float32] | None = None) -> Record:
+    """`answers`: on the test images, where they are known already."""
     predictor = Predictor(run.verified_model())
-    answers = predictor.probabilities(data.test.images)
-    golden = golden_batch(data.validation, predictor.probabilities(data.validation.images))
+    if answers is None:
+        answers = predictor.probabilities(data.test.images)
+    golden = golden_batch(data.validation, predictor.probabilities)
     return end_record(result, worst_mistakes(data.test, answers, data.class_names), golden)
 
 

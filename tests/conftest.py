@@ -32,10 +32,14 @@ def dataset() -> Dataset:
 
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
-    """A command sets what signals do, for as long as its process lives: here only as long as the test."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """A command sets what signals do, for as long as its process lives: here only as long as the test.
+
+    Each test begins with what a terminal gives; in the background or under nohup some signals would be ignored.
+    """
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    for number, handler in handlers.items():
+    for number, handler in before.items():
         signal.signal(number, handler)
 
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from fmnist.errors import Failure
 from fmnist.files import sha256_of
-from fmnist.plots import Mistake, as_png, confusion_picture, mistakes_picture
 from fmnist.registry import CHAMPION, RUN_ID_TAG, make_database  # its import also sets how patient MLflow is
 from fmnist.scores import class_scores
 from fmnist.tracking.journal import Record
+from fmnist.tracking.pictures import matrix_png, mistakes_png
 from fmnist.tracking.records import decode
 
 
@@ -30,6 +30,7 @@ class MlflowSink:
     def __init__(self, folder: Path, uri: str, experiment: str, model_name: str, artifact_root: Path) -> None:
         """`folder`: of the run. `artifact_root`: where the experiment keeps files if it must be made on a database."""
         import mlflow
+        import mlflow.onnx  # needed at the end, when somebody waits
 
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
@@ -98,18 +99,17 @@ class MlflowSink:
 
     def _epoch(self, record: Record) -> None:
         self._log_scores(record, record["epoch"])
-        name = f"validation/epoch_{record['epoch']:03}"
-        self._log_confusion(record["confusion"], name, f"validation, epoch {record['epoch']}")
+        self._log_confusion(record, f"validation/epoch_{record['epoch']:03}")
 
     def _log_scores(self, record: Record, step: int) -> None:
         metric, moment = self._mlflow.entities.Metric, _milliseconds(record)
         points = [metric(name, value, moment, step) for name, value in record["scores"].items()]
         self._client.log_batch(self._run, metrics=points)
 
-    def _log_confusion(self, confusion: Sequence[Sequence[int]], name: str, title: str) -> None:
-        numbers = json.dumps({"class_names": self._names, "rows_true_columns_predicted": confusion})
-        picture = as_png(confusion_picture(np.asarray(confusion), self._names, title))
-        self._log_files("confusion_matrix", {f"{name}.json": numbers.encode(), f"{name}.png": picture})
+    def _log_confusion(self, record: Record, name: str) -> None:
+        numbers = json.dumps({"class_names": self._names, "rows_true_columns_predicted": record["confusion"]})
+        files = {f"{name}.json": numbers.encode(), f"{name}.png": matrix_png(record, self._names)}
+        self._log_files("confusion_matrix", files)
 
     def _log_files(self, place: str, files: dict[str, bytes]) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -121,11 +121,10 @@ class MlflowSink:
 
     def _end(self, record: Record) -> None:
         self._log_scores(record, record["epochs"])
-        self._log_confusion(record["confusion"], "test", "test")
-        mistakes = [Mistake(**values | {"image": decode(values["image"])}) for values in record["mistakes"]]
+        self._log_confusion(record, "test")
         files = {
             "classes.csv": _class_table(record["confusion"], self._names).encode(),
-            "mistakes.png": as_png(mistakes_picture(mistakes, "the worst mistakes on the test images")),
+            "mistakes.png": mistakes_png(record),
             "golden.json": json.dumps(record["golden"]).encode(),
         }
         self._log_files("report", files)
@@ -141,16 +140,15 @@ class MlflowSink:
         for model in there:
             if model.tags.get("sha256") == record["model_sha256"] and str(model.status) == "READY":
                 return str(model.model_uri)
-        import mlflow.onnx
         import onnx
 
         images = np.stack([decode(text) for text in record["golden"]["images"]])
         answers = np.asarray(record["golden"]["probabilities"], np.float32)
-        with mlflow.start_run(run_id=self._run):
-            info = mlflow.onnx.log_model(
+        with self._mlflow.start_run(run_id=self._run):
+            info = self._mlflow.onnx.log_model(
                 onnx.load(path),
                 name="model",
-                signature=mlflow.models.infer_signature(images, answers),
+                signature=self._mlflow.models.infer_signature(images, answers),
                 input_example=images[:2],
                 pip_requirements=[f"onnxruntime=={_version('onnxruntime')}", f"onnx=={_version('onnx')}", "numpy"],
                 onnx_execution_providers=["CPUExecutionProvider"],

@@ -9,11 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fmnist.plots import Mistake, as_png, confusion_picture, mistakes_picture
 from fmnist.tracking.journal import Record
-from fmnist.tracking.records import decode
+from fmnist.tracking.pictures import matrix_png, mistakes_png
 
 MATRIX = "confusion_matrix"
 
@@ -41,11 +38,9 @@ class TensorboardSink:
         else:
             values = [self._scalar(name, value) for name, value in record["scores"].items()]
             which = "test" if record["key"] == "end" else "validation"
-            figure = confusion_picture(np.asarray(record["confusion"]), self._names, f"{which}, epoch {epoch}")
-            values.append(self._image(f"{MATRIX}/{which}", as_png(figure)))
+            values.append(self._image(f"{MATRIX}/{which}", matrix_png(record, self._names)))
             if record["key"] == "end":
-                mistakes = [Mistake(**entry | {"image": decode(entry["image"])}) for entry in record["mistakes"]]
-                values.append(self._image("mistakes", as_png(mistakes_picture(mistakes, "the worst mistakes"))))
+                values.append(self._image("mistakes", mistakes_png(record)))
             self._write(moment, epoch, values)
         if record["key"] == "end":
             self._write_graph(moment)

@@ -1,6 +1,7 @@
 """Which sinks a run has, and the process that feeds them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -56,5 +57,7 @@ def start_catching_up(runs: Sequence[Run], home: Path) -> None:
 def _start_sync(arguments: list[str], home: Path, log_file: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "fmnist", "sync", *arguments]
     environment = os.environ | {"FMNIST_HOME": str(home)}
+    if nice := shutil.which("nice"):  # the training goes first
+        command = [nice, "-n", "10", *command]
     with log_file.open("ab") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

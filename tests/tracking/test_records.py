@@ -35,9 +35,7 @@ def test_the_golden_batch_is_answered_the_same(journalled: Run, dataset: Dataset
     golden = records[-1]["golden"]
     images = np.stack([decode(text) for text in golden["images"]])
     np.testing.assert_allclose(Predictor(journalled.model).probabilities(images), golden["probabilities"], atol=1e-6)
-    assert golden == golden_batch(
-        dataset.validation, Predictor(journalled.model).probabilities(dataset.validation.images)
-    )
+    assert golden == golden_batch(dataset.validation, Predictor(journalled.model).probabilities)
 
 
 def test_images_survive_as_text(dataset: Dataset) -> None:

@@ -1,0 +1,25 @@
+"""What the benchmarks share: which machine this is, and their sections in RESULTS.md."""
+
+import os
+import platform
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+
+
+def machine() -> str:
+    """Processor, cores, system, and the allocator."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor()
+    allocator = "tcmalloc" if "tcmalloc" in os.environ.get("LD_PRELOAD", "") else "the system's allocator"
+    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, {allocator}"
+
+
+def keep(mark: str, section: str) -> None:
+    """Replace the section between two `mark`s in RESULTS.md, or add it."""
+    head, _, rest = RESULTS.read_text().partition(mark)
+    _, _, tail = rest.partition(mark)
+    RESULTS.write_text(f"{head.rstrip()}\n\n{mark}\n{section}\n{mark}\n{tail.lstrip()}")
