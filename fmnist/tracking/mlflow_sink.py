@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import numpy as np
 
@@ -73,6 +74,15 @@ class MlflowSink:
             raise Failure(
                 f"experiment {self._experiment_name!r}",
                 "was deleted in MLflow; restore it there, or set MLFLOW_EXPERIMENT_NAME to another",
+            )
+        location = experiment.artifact_location
+        place = Path(unquote(urlparse(location).path))
+        elsewhere = location.startswith("file:") and self._artifact_root not in (None, location)
+        if elsewhere and not place.exists():  # MLflow would make it again, where nobody looks
+            raise Failure(
+                f"experiment {self._experiment_name!r}",
+                f"keeps its files in {place}, which is gone; move the workspace back there, "
+                "or set MLFLOW_EXPERIMENT_NAME to another",
             )
         return str(experiment.experiment_id)
 

@@ -135,3 +135,13 @@ def test_a_deleted_experiment_is_named(own_copy: Run, records: list[Record], tmp
         Failure, match="experiment 'clothes': was deleted in MLflow; restore it there, or set MLFLOW_EXP"
     ):
         send(own_copy, tmp_path, records)
+
+
+def test_a_workspace_that_was_moved_is_told_before_files_go_where_it_was(
+    own_copy: Run, records: list[Record], tmp_path: Path
+) -> None:
+    client = mlflow.MlflowClient(uri(tmp_path))
+    client.create_experiment(EXPERIMENT, (tmp_path / "before" / "artifacts").as_uri())
+    with pytest.raises(Failure, match=f"keeps its files in {tmp_path}/before/artifacts, which is gone; move the work"):
+        send(own_copy, tmp_path, records)
+    assert not (tmp_path / "before").exists()
