@@ -86,7 +86,10 @@ def _told(error: BaseException) -> tuple[int, str]:
             return 1, ""
         case ModuleNotFoundError():
             extra = "up" if error.name in ("honcho", "psutil") else "train"
-            return 1, f"{error.name}: is not installed; install what this command needs: pip install 'fmnist[{extra}]'"
+            return (
+                1,
+                f"{error.name}: is not installed; install it, or all that is used: pip install 'fmnist[{extra}]'",
+            )
         case OSError() if error.filename:
             return 1, f"{error.filename}: {error.strerror}; mend that and run the command again"
         case OSError() if error.strerror:  # writing to stdout, mostly

@@ -148,6 +148,8 @@ def _tags(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         if not pair.partition("=")[0].strip() or "=" not in pair:
             raise UserError(f"--tag {pair!r}", "is no pair; give it as KEY=VALUE")
+        if pair.strip().startswith(("fmnist.", "mlflow.")):
+            raise UserError(f"--tag {pair!r}", "begins as the platform's own tags do; choose another key")
     return {key.strip(): value for key, _, value in (pair.partition("=") for pair in pairs)}
 
 

@@ -63,7 +63,7 @@ def run_servers(
     ]
     pages: dict[str, str] = {}
     if destinations.mlflow_uri.startswith("http"):
-        pages["MLflow"] = f"{destinations.mlflow_uri} (MLFLOW_TRACKING_URI; not started here)"
+        pages["MLflow"] = f"{one_line(destinations.mlflow_uri)} (MLFLOW_TRACKING_URI; not started here)"
     else:
         servers.insert(0, mlflow(host, _port(settings, "MLflow", "mlflow_port"), destinations))
     check_ports(host, [server.port for server in servers])
@@ -148,7 +148,7 @@ def _port(settings: Settings, name: str, field: str) -> Port:
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", module, *arguments)
+    return (sys.executable, "-P", "-m", module, *arguments)  # -P: no module of the current folder
 
 
 def _environment(settings: Settings) -> dict[str, str]:

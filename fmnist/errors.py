@@ -5,6 +5,7 @@ went wrong on good input is a Failure (exit code 1). Both derive from the built-
 expect, so that `except ValueError` works without this module.
 """
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,8 +14,8 @@ _LONGEST = 60
 
 
 def one_line(text: object) -> str:
-    """`text` on one line: whatever a file name or a library's message holds."""
-    return " ".join(str(text).split())
+    """`text` on one line, whatever a file name or a library's message holds, without an address's password."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "…@", " ".join(str(text).split()))
 
 
 def listing(names: Iterable[str]) -> str:

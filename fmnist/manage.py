@@ -43,6 +43,7 @@ def rollback() -> None:
 def sync(
     runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN…]", help="ids, or latest; all, without any")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="go on until the training is over")] = False,
+    again: Annotated[bool, typer.Option("--again", help="send all anew, to a place that has lost it")] = False,
 ) -> None:
     """Send what MLflow and TensorBoard do not have yet."""
     workspace = open_workspace(print_notice)
@@ -50,7 +51,7 @@ def sync(
     left: list[Failure] = []
     for run in chosen:
         try:
-            errors = workspace.sync(run, follow=follow)
+            errors = workspace.sync(run, follow=follow, again=again)
         except Failure as busy:
             left.append(busy)
             continue

@@ -1,6 +1,7 @@
 """Who runs what, where: what a run's record says so that it can be understood, or done again, later."""
 
 import getpass
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -19,10 +20,17 @@ def _code_version() -> str:
         return f"fmnist {version('fmnist')}"
 
 
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # in a container, a number without a name
+        return str(os.getuid())
+
+
 def provenance() -> dict[str, str]:
     """Versions of what matters, the machine, who, and the commit."""
     found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
-    found |= {"user": getpass.getuser(), "host": platform.node(), "code": _code_version()}
+    found |= {"user": _user(), "host": platform.node(), "code": _code_version()}
     for package in ("fmnist", "torch", "numpy", "onnx", "onnxruntime"):
         try:
             found[package] = version(package)

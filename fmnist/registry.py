@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 
 from fmnist.errors import Failure, UserError, one_line
 from fmnist.files import held_lock, make_folder, scratch_folder, sha256_of
+from fmnist.scores import Scores
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
@@ -167,17 +168,18 @@ class Registry:
     @contextmanager
     def _client(self) -> Iterator[Any]:
         """MLflow's client; what goes wrong with it is a Failure that names the address."""
-        self._probe()
+        self.probe()
         import mlflow
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             yield mlflow.MlflowClient(self.uri, self.uri)  # not set_tracking_uri: that changes the environment
-        except (MlflowException, OSError) as error:
+        except (MlflowException, SQLAlchemyError, OSError) as error:
             raise Failure(f"MLflow at {self.uri}", f"{one_line(error)[:200]}; see whether it is in order") from error
 
-    def _probe(self) -> None:
-        """An address that does not answer, or is not MLflow's, is told at once."""
+    def probe(self) -> None:
+        """An address that does not answer, or is not MLflow's, is told at once. Raises Failure or UserError."""
         if urlparse(self.uri).scheme not in ("http", "https"):
             return
         import requests
@@ -188,6 +190,8 @@ class Registry:
             raise Failure(
                 f"MLflow at {self.uri}", "does not answer; start it, or set MLFLOW_TRACKING_URI to where it is"
             ) from error
+        if answer.status_code in (401, 403):  # it is there, and MLflow's client has the password
+            return
         if answer.status_code != 200 or not answer.text[:1].isdigit():
             raise UserError(
                 f"MLflow at {self.uri}", f"answers {answer.status_code}, not as MLflow does; set MLFLOW_TRACKING_URI"
@@ -196,7 +200,10 @@ class Registry:
 
 def _version(values: Any, aliases: tuple[str, ...]) -> Version:
     tags = values.tags
-    scores = {name: float(value) for name, value in tags.items() if name.startswith(("val_", "test_"))}
+    scores = {}
+    for name in (f"{split}_{score}" for split in ("val", "test") for score in Scores._fields):
+        with suppress(KeyError, ValueError):  # anybody may change a tag in MLflow
+            scores[name] = float(tags[name])
     created = values.creation_timestamp / 1000
     run_id, digest = tags.get(RUN_ID_TAG, ""), tags.get("sha256", "")
     return Version(int(values.version), run_id, aliases, digest, created, scores, values.source)

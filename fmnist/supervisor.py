@@ -4,12 +4,15 @@ Each process has a session of its own, so that a Ctrl-C of the terminal reaches 
 the others in order.
 """
 
+import multiprocessing
+import multiprocessing.connection
 import os
 import re
 import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -68,10 +71,21 @@ class _Child(Process):  # type: ignore[misc]
         super()._send_message(data, type)
         if type == "start":
             threading.Thread(target=self._end_orphans, daemon=True).start()
+            threading.Thread(target=self._end_with_parent, daemon=True).start()
 
     def _end_orphans(self) -> None:
         """What a killed server leaves in its group keeps its output open, which honcho takes for a sign of life."""
         self._child.wait()
+        _kill_group(self._child.pid)
+
+    def _end_with_parent(self) -> None:
+        """Where the manager was killed, nobody else ends the server."""
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        multiprocessing.connection.wait([parent.sentinel])
+        with suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGTERM)
+        time.sleep(STOP_SECONDS / 2)
         _kill_group(self._child.pid)
 
 

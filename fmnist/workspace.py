@@ -128,8 +128,10 @@ class Workspace:
             job.train(watcher, own)
         elif is_pending(run, self.destinations.sinks(run)):
             own.commit([])
-        own.wait(self.settings.sync_wait, watcher.phase)
-        watcher.end()
+        try:
+            own.wait(self.settings.sync_wait, watcher.phase)
+        finally:
+            watcher.end()
         return run
 
     def _catch_up(self, beside: Run) -> None:
@@ -146,10 +148,19 @@ class Workspace:
             self.notice(f"what {whose} is sent meanwhile")
             start_catching_up(left, self.settings.home.resolve())
 
-    def sync(self, run: Run, *, follow: bool = False) -> dict[str, str]:
-        """Send what MLflow and TensorBoard do not have of the run yet. Gives what went wrong, by address."""
+    def sync(self, run: Run, *, follow: bool = False, again: bool = False) -> dict[str, str]:
+        """Send what MLflow and TensorBoard do not have of the run yet. Gives what went wrong, by address.
+
+        `again`: whatever they had. Raises Failure for a run that was not tracked to its end.
+        """
+        if not follow and not Journal(run.journal).has("end" if run.is_whole else "start"):
+            raise Failure(f"run {run.id}", f"was not tracked; have it done: fmnist train --resume {run.id}")
+        if again:
+            run.shipping.unlink(missing_ok=True)
         sinks = self.destinations.sinks(run)
-        return ship(run, sinks, follow=follow) if follow or is_pending(run, sinks) else {}
+        if not follow and not is_pending(run, sinks):
+            return {}
+        return ship(run, sinks, follow=follow, patience=self.settings.sync_wait if follow else 0)
 
     @property
     def registry(self) -> Registry:
@@ -232,5 +243,8 @@ def train(
 
 
 def evaluate(model: str | Run = LATEST, split: SplitName = "test", data: Dataset | None = None) -> Evaluation:
-    """What a model (a run, its id, `latest`, an .onnx path) does on a split: loss, confusion matrix, `scores`."""
+    """What a model does on a split: loss, confusion matrix, `scores`.
+
+    `model`: a run, its id, `latest`, `champion`, a version, models:/…, or an .onnx path.
+    """
     return open_workspace(print_notice).evaluate(model, split, data)[1]

@@ -38,6 +38,7 @@ def files_below(folder: Path) -> set[Path]:
         ("train --model banana", "model 'banana': there is no such model; choose cnn or resnet, or module:function"),
         ("train --device banana", "device 'banana': there is no such device; choose auto, cpu or cuda"),
         ("train --precision banana", "--precision banana: is not known; give 'auto', 'fp32' or 'bf16'"),
+        ("train --tag fmnist.run_id=x", "--tag 'fmnist.run_id=x': begins as the platform's own tags do; choose"),
         ("train --tag banana", "--tag 'banana': is no pair; give it as KEY=VALUE"),
         ("train --data missing", "missing: is no folder; give one with two CSV files"),
         ("train --data empty", "empty: holds no data; give one with two CSV files"),
@@ -244,7 +245,7 @@ def test_a_missing_package_says_how_to_get_it(fmnist: Command, monkeypatch: pyte
     code, _, err = fmnist("evaluate", "x.onnx")
     assert code == 1
     assert (
-        err == "fmnist: onnxruntime: is not installed; install what this command needs: pip install 'fmnist[train]'\n"
+        err == "fmnist: onnxruntime: is not installed; install it, or all that is used: pip install 'fmnist[train]'\n"
     )
 
 

@@ -37,3 +37,8 @@ def test_explain_names_value_and_remedy(field: str, value: object, told: str) ->
     with pytest.raises(ValidationError) as caught:
         TrainConfig(**{field: value})  # type: ignore[arg-type]
     assert str(explain(caught.value, lambda name: f"--{name}")) == told
+
+
+def test_an_address_is_told_without_its_password() -> None:
+    told = str(UserError("MLflow at http://me:hunter2@host:5000/x", "does not answer postgresql://a:b@c/d"))
+    assert told == "MLflow at http://…@host:5000/x: does not answer postgresql://…@c/d"

@@ -14,6 +14,7 @@ from fmnist.data.dataset import Dataset
 from fmnist.errors import Failure, UserError
 from fmnist.registry import Registry, make_database
 from fmnist.run import Run
+from fmnist.scores import Scores
 from fmnist.tracking.journal import Journal
 from fmnist.workspace import Workspace
 
@@ -209,3 +210,16 @@ def test_a_database_whose_making_is_cut_short_is_made_again(tmp_path: Path, monk
     make_database(uri)
     assert (tmp_path / "mlflow.db").stat().st_ino == inode
     assert mlflow.MlflowClient(uri).search_experiments()
+
+
+def test_a_tag_of_somebody_else_is_no_score(registry: Registry) -> None:
+    client = mlflow.MlflowClient(registry.uri, registry.uri)
+    client.set_model_version_tag(NAME, "1", "test_status", "passed")
+    client.set_model_version_tag(NAME, "1", "test_f1", "unknown")
+    assert set(registry.find("1").scores) == {f"{s}_{n}" for s in ("val", "test") for n in Scores._fields} - {"test_f1"}
+
+
+def test_a_database_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("no database at all, and long enough to be taken for a file of one" * 20)
+    with pytest.raises(Failure, match=r"MLflow at sqlite:.*; see whether it is in order"):
+        Registry(f"sqlite:///{tmp_path / 'mlflow.db'}", NAME).versions()

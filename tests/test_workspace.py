@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from fmnist import Predictor, TrainConfig, evaluate, load_data, train
 from fmnist.data.dataset import Dataset
 from fmnist.errors import Failure, UserError
 from fmnist.progress import Silent
+from fmnist.provenance import provenance
 from fmnist.run import Run
 from fmnist.workspace import Workspace
 
@@ -173,3 +175,17 @@ def test_what_earlier_runs_lack_is_sent_at_the_next_start(
     tracked.train(workspace.new_run(CONFIG, dataset, "cpu"), Silent())
     assert sent == [earlier, first]
     assert "journal.jsonl: is damaged in line 1" in notices[1]
+
+
+def test_a_run_that_was_not_tracked_is_not_said_to_be_sent(workspace: Workspace, dataset: Dataset) -> None:
+    run = workspace.new_run(CONFIG, dataset, "cpu").train(Silent())
+    with pytest.raises(Failure, match=f"run {run.id}: was not tracked; have it done: fmnist train --resume {run.id}"):
+        workspace.sync(run)
+
+
+def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert provenance()["user"] == str(os.getuid())

@@ -7,7 +7,8 @@ replaced; the model and its version are looked for before they are made.
 import hashlib
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -33,13 +34,15 @@ class MlflowSink:
         import mlflow
         import mlflow.onnx  # needed at the end, when somebody waits
 
+        make_database(uri)  # before any client of MLflow's: it would make the database itself
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         self._mlflow = mlflow
         self._client: Any = mlflow.MlflowClient()
         self._folder, self._experiment_name, self._model_name = folder, experiment, model_name
         self._artifact_root = None if uri.startswith("http") else artifact_root.resolve().as_uri()
-        make_database(uri)
+        self.is_empty = False
+        self._ended = False
         self._experiment: str | None = None
         self._run: str | None = None
         self._names: list[str] = []
@@ -56,8 +59,12 @@ class MlflowSink:
     def _start(self, record: Record) -> None:
         self._names = record["data"]["class_names"]
         self._experiment = self._find_experiment()
-        self._run = self._find_run(record["run_id"]) or self._create_run(record)
+        self._run = self._find_run(record["run_id"])
+        self.is_empty = self._run is None
+        if self._run is None:
+            self._run = self._create_run(record)
         entities = self._mlflow.entities
+        self._client.update_run(self._run, "RUNNING")
         params = [entities.Param(name, str(value)) for name, value in record["params"].items()]
         self._client.log_batch(self._run, params=params)
         data = record["data"]
@@ -69,7 +76,9 @@ class MlflowSink:
     def _find_experiment(self) -> str:
         experiment = self._client.get_experiment_by_name(self._experiment_name)
         if experiment is None:
-            return str(self._client.create_experiment(self._experiment_name, self._artifact_root))
+            with _is_no_error_if_there():  # another run may have been quicker
+                self._client.create_experiment(self._experiment_name, self._artifact_root)
+            experiment = self._client.get_experiment_by_name(self._experiment_name)
         if experiment.lifecycle_stage != "active":
             raise Failure(
                 f"experiment {self._experiment_name!r}",
@@ -93,6 +102,7 @@ class MlflowSink:
     def _create_run(self, record: Record) -> str:
         facts = {f"fmnist.{name}": value for name, value in record["facts"].items()}
         tags = {
+            **record["tags"],  # first: none of them takes the place of one below
             RUN_ID_TAG: record["run_id"],
             "mlflow.user": record["facts"].get("user"),
             "mlflow.source.name": "fmnist train",
@@ -101,9 +111,8 @@ class MlflowSink:
             "fmnist.name": record["name"],
             "mlflow.note.content": record["note"],
             **facts,
-            **record["tags"],
         }
-        given = {key: value for key, value in tags.items() if value}
+        given = {key: value for key, value in tags.items() if value is not None}
         run = self._client.create_run(self._experiment, _milliseconds(record), given, record["run_id"])
         return str(run.info.run_id)
 
@@ -140,6 +149,12 @@ class MlflowSink:
         self._log_files("report", files)
         self._register(record, self._log_model(record))
         self._client.set_terminated(self._run, "FINISHED", _milliseconds(record))
+        self._ended = True
+
+    def close(self, *, abandoned: bool) -> None:
+        """A run that nobody trains any more, and that has no end, is not shown as running."""
+        if abandoned and self._run and not self._ended:
+            self._client.set_terminated(self._run, "KILLED")
 
     def _log_model(self, record: Record) -> str:
         """The model's address in MLflow."""
@@ -179,13 +194,8 @@ class MlflowSink:
             )
 
     def _register(self, record: Record, uri: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
+        with _is_no_error_if_there():
             self._client.create_registered_model(self._model_name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
         versions = self._client.search_model_versions(f"name = '{self._model_name}' and run_id = '{self._run}'")
         if versions:
             version = versions[0]
@@ -197,6 +207,17 @@ class MlflowSink:
             version = self._client.create_model_version(self._model_name, uri, self._run, tags, model_id=model_id)
         if not self._client.get_registered_model(self._model_name).aliases.get(CHAMPION):
             self._client.set_registered_model_alias(self._model_name, CHAMPION, version.version)
+
+
+@contextmanager
+def _is_no_error_if_there() -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _milliseconds(record: Record) -> int:

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,7 +29,12 @@ class Sink(Protocol):
     starts_anew: bool
     """Whether a new sink wants all records again, whatever an earlier one had."""
 
+    is_empty: bool
+    """After the start is sent: whether the place knew nothing of the run, whatever was sent there before."""
+
     def send(self, record: Record) -> None: ...
+    def close(self, *, abandoned: bool) -> None:
+        """Nothing more comes now. `abandoned`: the training is over, and it never reached its end."""
 
 
 SinkFactory = Callable[[], Sink]
@@ -55,6 +61,12 @@ class State:
         """Whether the lane has got the run's last record."""
         return bool(self.lanes.get(lane, {}).get("ended"))
 
+    def forget_errors(self) -> None:
+        """Of earlier tries, maybe at other places."""
+        for lane, values in self.lanes.items():
+            if values["error"]:
+                self.note(lane, values["sent"], None)
+
     def note(self, lane: str, sent: int, error: str | None, *, ended: bool = False) -> None:
         with self._lock:
             self.lanes[lane] = {"sent": sent, "error": error, "ended": ended}
@@ -69,18 +81,19 @@ def is_pending(run: Run, lanes: Iterable[str]) -> bool:
     return any(state.sent(lane) < count for lane in open_lanes)
 
 
-def ship(run: Run, sinks: Mapping[str, SinkFactory], *, follow: bool) -> dict[str, str]:
-    """Send what the sinks do not have yet; with `follow`, until the run's training is over, trying again and again.
+def ship(run: Run, sinks: Mapping[str, SinkFactory], *, follow: bool, patience: float = 0) -> dict[str, str]:
+    """Send what the sinks do not have yet; with `follow`, until the run's training is over, trying again and again,
+    and then still for `patience` seconds.
 
     Gives the errors that are left: lane -> what went wrong. One process ships a run: another that follows it too waits
     its turn (the first may be left over from a trainer that was killed). Without `follow` it is a Failure.
     """
-    patience = {"patience": math.inf} if follow else {}
-    with held_lock(run.folder / "shipping.lock", f"process {os.getpid()}", **patience) as other:
+    turn = {"patience": math.inf} if follow else {}
+    with held_lock(run.folder / "shipping.lock", f"process {os.getpid()}", **turn) as other:
         if other:
             raise Failure(f"run {run.id}", f"is being sent by {other} now; wait for it")
         state = State(run)
-        lanes = [_Lane(run, name, factory, state, follow) for name, factory in sinks.items()]
+        lanes = [_Lane(run, name, factory, state, follow, patience) for name, factory in sinks.items()]
         for lane in lanes:
             lane.start()
         for lane in lanes:
@@ -89,32 +102,45 @@ def ship(run: Run, sinks: Mapping[str, SinkFactory], *, follow: bool) -> dict[st
 
 
 class _Lane(threading.Thread):
-    def __init__(self, run: Run, name: str, factory: SinkFactory, state: State, follow: bool) -> None:
+    def __init__(self, run: Run, name: str, factory: SinkFactory, state: State, follow: bool, patience: float) -> None:
         super().__init__(name=name, daemon=True)
         self._trained, self._factory, self._state, self._follow = run, factory, state, follow
+        self._patience = patience
         self._sink: Sink | None = None
         self._journal = Journal(run.journal)
 
     def run(self) -> None:
-        pause = POLL
+        self._follow_training()
+        self._close(abandoned=not self._trained.is_locked)
+
+    def _follow_training(self) -> None:
+        pause, given_up = POLL, math.inf
         while True:
             training = self._follow and self._trained.is_locked  # asked first: what it wrote last is read below
+            if not training and given_up == math.inf:
+                given_up = time.monotonic() + self._patience
             try:
                 records = self._journal.read()
                 self._send(records)
             except Failure as error:  # asks for a person
                 return self._note(str(error))
             except Exception as error:  # noqa: BLE001 - a sink may fail in any way, and is tried again
-                self._sink = None
+                self._close(abandoned=False)
                 self._note(f"{type(error).__name__}: {one_line(error)[:300]}")
-                if not training:
+                if time.monotonic() >= given_up:
                     return None
-                pause = min(2 * pause, LONGEST_PAUSE)
+                pause = min(2 * pause, LONGEST_PAUSE if training else 2.0)
             else:
                 if not training or (records and records[-1]["key"] == "end"):
                     return None
                 pause = POLL
             time.sleep(pause)
+
+    def _close(self, *, abandoned: bool) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            with suppress(Exception):  # it may be the very thing that fails
+                sink.close(abandoned=abandoned)
 
     def _send(self, records: list[Record]) -> None:
         sent = self._state.sent(self.name)
@@ -126,10 +152,13 @@ class _Lane(threading.Thread):
                 sent = 0
             elif sent:
                 self._sink.send(records[0])
+                if self._sink.is_empty:  # it has lost what it had
+                    sent = 1
         for record in records[sent:]:
             self._sink.send(record)
             sent += 1
             self._state.note(self.name, sent, None, ended=record["key"] == "end")
 
     def _note(self, error: str) -> None:
-        self._state.note(self.name, self._state.sent(self.name), error)
+        with suppress(Failure):  # on a full disk: it is tried again all the same
+            self._state.note(self.name, self._state.sent(self.name), error)

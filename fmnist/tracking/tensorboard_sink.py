@@ -19,6 +19,7 @@ class TensorboardSink:
     """One run's folder of events."""
 
     starts_anew = True
+    is_empty = False
 
     def __init__(self, run_folder: Path, log_folder: Path) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
@@ -47,7 +48,7 @@ class TensorboardSink:
             self._write_hparams(moment, epoch, record)
         self._writer.flush()
 
-    def close(self) -> None:
+    def close(self, *, abandoned: bool) -> None:
         self._writer.close()
 
     def _write(self, moment: float, step: int, values: list[Any]) -> None:
@@ -89,7 +90,7 @@ class TensorboardSink:
         config = summary_v2.hparams_config_pb(
             hparams=[summary_v2.HParam(name) for name in values], metrics=metrics, time_created_secs=moment
         )
-        session = summary_v2.hparams_pb(values, start_time_secs=moment)
+        session = summary_v2.hparams_pb(values, trial_id=self._run_folder.name, start_time_secs=moment)
         for summary in (config, session):
             event = self._event(wall_time=moment, step=0)
             event.summary.ParseFromString(summary.SerializeToString())

@@ -45,6 +45,7 @@ class JournalTracker:
     def commit(self, records: Sequence[Record]) -> None:
         self._journal.add_missing([start_record(self._run), *records])
         if self._shipper is None:
+            State(self._run).forget_errors()
             self._shipper = self._start_shipper()
         for lane, error in self._errors().items():
             if lane not in self._told:
@@ -60,16 +61,18 @@ class JournalTracker:
         if self._shipper is None:
             return
         until = time.monotonic() + seconds
-        while self._shipper.poll() is None and (left := until - time.monotonic()) > 0:
-            tell("sending to MLflow and TensorBoard", left)
-            with suppress(subprocess.TimeoutExpired):
-                self._shipper.wait(min(0.5, left))
-        in_time = self._shipper.poll() == 0
-        if not in_time:
+        with suppress(KeyboardInterrupt):  # wait no longer; the training is done
+            while self._shipper.poll() is None and (left := until - time.monotonic()) > 0:
+                tell("sending to MLflow and TensorBoard", left)
+                with suppress(subprocess.TimeoutExpired):
+                    self._shipper.wait(min(0.5, left))
+        code = self._shipper.poll()
+        if code != 0:
             self._shipper.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._shipper.wait(5)
-            reasons = "; ".join(f"{lane}: {error}" for lane, error in self._errors().items()) or "it takes longer"
+            other = "it takes longer" if code is None else f"the shipper ended with {code}; see its shipping.log"
+            reasons = "; ".join(f"{lane}: {error}" for lane, error in self._errors().items()) or other
             self._notice(
                 f"run {self._run.id}: not all of it has been sent ({reasons}); send the rest with: fmnist sync"
             )

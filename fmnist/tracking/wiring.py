@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fmnist.errors import Failure, UserError, one_line
+from fmnist.registry import Registry
 from fmnist.run import Run
 from fmnist.tracking.shipper import Sink, SinkFactory
 
@@ -31,6 +33,10 @@ class Destinations:
         def mlflow() -> Sink:
             from fmnist.tracking.mlflow_sink import MlflowSink
 
+            try:
+                Registry(self.mlflow_uri, self.model_name).probe()
+            except (Failure, UserError) as error:  # it may come yet
+                raise ConnectionError(str(error)) from error
             return MlflowSink(run.folder, self.mlflow_uri, self.experiment, self.model_name, self.artifacts)
 
         def tensorboard() -> Sink:
@@ -38,7 +44,7 @@ class Destinations:
 
             return TensorboardSink(run.folder, self.logs / run.id)
 
-        return {f"mlflow {self.mlflow_uri}": mlflow, f"tensorboard {self.logs}": tensorboard}
+        return {f"mlflow {one_line(self.mlflow_uri)}": mlflow, f"tensorboard {self.logs}": tensorboard}
 
 
 def start_shipper(run: Run, home: Path) -> "subprocess.Popen[bytes]":
@@ -55,7 +61,7 @@ def start_catching_up(runs: Sequence[Run], home: Path) -> None:
 
 
 def _start_sync(arguments: list[str], home: Path, log_file: Path) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "fmnist", "sync", *arguments]
+    command = [sys.executable, "-P", "-m", "fmnist", "sync", *arguments]  # -P: no module of the current folder
     environment = os.environ | {"FMNIST_HOME": str(home)}
     if nice := shutil.which("nice"):  # the training goes first
         command = [nice, "-n", "10", *command]

@@ -48,7 +48,8 @@ class Place:
 
     def wait_for(self, pattern: str) -> None:
         until = time.monotonic() + 60
-        while not list(self.home.glob(pattern)) and time.monotonic() < until:
+        while not list(self.home.glob(pattern)):
+            assert time.monotonic() < until, f"no {pattern} in {self.home}"
             time.sleep(0.02)
 
     def kill_shipper(self) -> None:

@@ -83,7 +83,7 @@ def bad_address(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_a_server_that_never_answers_well(tmp_path: Path, bad_address: str) -> None:
-    place = Place(tmp_path, MLFLOW_TRACKING_URI=bad_address, FMNIST_SYNC_WAIT="3", MLFLOW_HTTP_REQUEST_TIMEOUT="3")
+    place = Place(tmp_path, MLFLOW_TRACKING_URI=bad_address, FMNIST_SYNC_WAIT="3")
     done = place.run(*TRAIN, "--json")
     assert done.returncode == 0, done.stderr
     run_id = json.loads(done.stdout)["run_id"]

@@ -3,6 +3,7 @@
 `make test-faults FULL=1` tries 20 times, without FULL twice.
 """
 
+import json
 import os
 import random
 import signal
@@ -33,3 +34,19 @@ def test_kill_9_at_a_random_moment_and_resume(tmp_path: Path, undisturbed: str, 
     assert place.run("sync").returncode == 0
     assert place.weights == undisturbed
     place.check_tracked_once()
+
+
+def test_two_first_trainings_at_once(tmp_path: Path) -> None:
+    """Both find no database, no experiment and no registered model."""
+    place = Place(tmp_path)
+    both = [place.start(*TRAIN, "--seed", str(seed)) for seed in (1, 2)]
+    for process in both:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+        assert "not all of it" not in errors
+    assert place.run("sync").returncode == 0
+    versions = json.loads(place.run("models", "--json").stdout)["versions"]
+    runs = {path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()}
+    assert {version["run_id"] for version in versions} == runs
+    assert len(runs) == 2
+    assert sorted(version["aliases"] for version in versions) == [[], ["champion"]]

@@ -138,7 +138,7 @@ def check_notebook(up: Up, folder: Path) -> None:
 @pytest.mark.parametrize("name", ["mlflow", "tensorboard.main", "jupyterlab"])
 def test_one_that_is_killed_ends_the_others_and_is_named(up: Up, name: str) -> None:
     family = up.family()
-    (server,) = (process for process in family if process.cmdline()[1:3] == ["-m", name])
+    (server,) = (process for process in family if process.cmdline()[1:4] == ["-P", "-m", name])
     server.kill()
     _, err = up.process.communicate(timeout=WAIT)
     up.check_nothing_left(family)
@@ -153,3 +153,10 @@ def test_sigterm_ends_all_and_a_second_one_meanwhile_is_told_who_has_the_port(up
     assert done.returncode == 1
     assert re.fullmatch(r"fmnist: port \d+ for MLflow: is taken by .* \(pid \d+, user .*\n", done.stderr)
     assert up.end(signal.SIGTERM)[0] == 0
+
+
+def test_nothing_outlives_one_that_was_killed(up: Up) -> None:
+    family = up.family()
+    up.process.kill()
+    up.process.communicate(timeout=WAIT)
+    up.check_nothing_left(family)

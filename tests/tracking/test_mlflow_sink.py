@@ -145,3 +145,39 @@ def test_a_workspace_that_was_moved_is_told_before_files_go_where_it_was(
     with pytest.raises(Failure, match=f"keeps its files in {tmp_path}/before/artifacts, which is gone; move the work"):
         send(own_copy, tmp_path, records)
     assert not (tmp_path / "before").exists()
+
+
+def test_no_client_makes_the_database_before_it_is_made_whole(
+    own_copy: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(address: str) -> None:
+        raise ConnectionError(address)
+
+    monkeypatch.setattr("fmnist.tracking.mlflow_sink.make_database", stop)
+    with pytest.raises(ConnectionError):
+        MlflowSink(own_copy.folder, uri(tmp_path), EXPERIMENT, "model", tmp_path / "artifacts")
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_run_that_nobody_trains_is_not_shown_as_running(own_copy: Run, records: list[Record], tmp_path: Path) -> None:
+    client = mlflow.MlflowClient(uri(tmp_path))
+
+    def status() -> str:
+        (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+        return str(run.info.status)
+
+    for abandoned, expected in ((False, "RUNNING"), (True, "KILLED"), (False, "RUNNING")):
+        sink = MlflowSink(own_copy.folder, uri(tmp_path), EXPERIMENT, "model", tmp_path / "artifacts")
+        sink.send(records[0])
+        sink.close(abandoned=abandoned)
+        assert status() == expected
+
+
+def test_a_users_tag_does_not_take_the_place_of_ours(own_copy: Run, records: list[Record], tmp_path: Path) -> None:
+    start = records[0] | {"tags": {"fmnist.run_id": "x", "empty": ""}}
+    for _ in range(2):
+        sink = MlflowSink(own_copy.folder, uri(tmp_path), EXPERIMENT, "model", tmp_path / "artifacts")
+        sink.send(start)
+    client = mlflow.MlflowClient(uri(tmp_path))
+    (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+    assert (run.data.tags["fmnist.run_id"], run.data.tags["empty"]) == (start["run_id"], "")

@@ -20,6 +20,8 @@ class Heap:
     def __init__(self, starts_anew: bool = False, failures: int = 0, error: Exception | None = None) -> None:
         self.starts_anew = starts_anew
         self.keys: list[str] = []
+        self.is_empty = False
+        self.closed: list[bool] = []
         self.failures, self.error = failures, error or ConnectionError("no\nserver")
 
     def send(self, record: Record) -> None:
@@ -27,6 +29,9 @@ class Heap:
             self.failures -= 1
             raise self.error
         self.keys.append(record["key"])
+
+    def close(self, *, abandoned: bool) -> None:
+        self.closed.append(abandoned)
 
 
 ALL = ["start", "epoch/1", "epoch/2", "epoch/3", "end"]
@@ -134,3 +139,35 @@ def test_a_lost_state_means_sending_again(own_copy: Run) -> None:
     assert json.loads(own_copy.shipping.read_text()) == {"heap": {"sent": 5, "error": None, "ended": True}}
     own_copy.shipping.write_text("{")
     assert State(own_copy).sent("heap") == 0
+
+
+def test_a_place_that_has_lost_the_run_gets_it_all_again(own_copy: Run) -> None:
+    first = Heap(failures=1)
+    assert ship(own_copy, {"heap": lambda: first}, follow=False)
+    later = Heap()
+    later.is_empty = True
+    assert ship(own_copy, {"heap": lambda: later}, follow=False) == {}
+    assert later.keys == ALL
+
+
+def test_after_the_training_it_tries_for_a_while(own_copy: Run) -> None:
+    opened: list[Heap] = []
+
+    def factory() -> Heap:
+        opened.append(Heap(failures=3 - len(opened)))
+        return opened[-1]
+
+    assert ship(own_copy, {"heap": factory}, follow=True, patience=30) == {}
+    assert opened[-1].keys == ["start", *ALL[2:]]
+    assert [sink.closed for sink in opened] == [[False], [False], [False], [True]]
+
+
+def test_a_state_that_cannot_be_written_is_no_crash(
+    own_copy: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(self: State, lane: str, sent: int, error: str | None, *, ended: bool = False) -> None:
+        raise Failure("shipping.json", "cannot be written (No space left on device)")
+
+    monkeypatch.setattr(State, "note", full)
+    ship(own_copy, {"heap": Heap}, follow=False)
+    assert "Traceback" not in capfd.readouterr().err

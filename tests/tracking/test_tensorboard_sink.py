@@ -15,7 +15,7 @@ def written(run: Run, logs: Path, records: list[Record]) -> None:
     sink = TensorboardSink(run.folder, logs)
     for record in records:
         sink.send(record)
-    sink.close()
+    sink.close(abandoned=False)
 
 
 def read(logs: Path) -> Any:

@@ -31,6 +31,8 @@ def test_a_run_is_announced_before_its_first_epoch_and_no_record_is_written_twic
 def test_an_absent_server_is_told_once(own_copy: Run) -> None:
     notices: list[str] = []
     tracker = JournalTracker(own_copy, lambda: process(""), notices.append)
+    State(own_copy).note("mlflow http://another", 0, "ConnectionError: of an earlier try")
+    tracker.commit([])
     State(own_copy).note("mlflow http://x", 0, "ConnectionError: refused")
     tracker.commit([])
     tracker.commit([])
@@ -57,3 +59,23 @@ def test_a_null_tracker_tracks_nothing(own_copy: Run) -> None:
     NullTracker().commit([{"key": "x"}])
     NullTracker().end(lambda: {"key": "y"})
     assert own_copy.journal.read_bytes() == before
+
+
+def test_ctrl_c_ends_the_wait_and_not_the_story(own_copy: Run) -> None:
+    notices: list[str] = []
+
+    def press(name: str, left: float) -> None:
+        raise KeyboardInterrupt
+
+    tracker = JournalTracker(own_copy, lambda: process("import time; time.sleep(60)"), notices.append)
+    tracker.commit([])
+    tracker.wait(60, press)
+    assert "send the rest with: fmnist sync" in notices[0]
+
+
+def test_a_shipper_that_died_is_named(own_copy: Run) -> None:
+    notices: list[str] = []
+    tracker = JournalTracker(own_copy, lambda: process("raise SystemExit(3)"), notices.append)
+    tracker.commit([])
+    tracker.wait(60, lambda name, left: None)
+    assert "(the shipper ended with 3; see its shipping.log)" in notices[0]
