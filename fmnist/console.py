@@ -109,7 +109,7 @@ def show_result(console: Console, run: Run, result: Result, extra_phases: dict[s
         "predict PICTURE…": "what is this garment?",
         f"evaluate {run.id}": "these scores again",
         "runs": "all runs",
-        "up": "all of it in MLflow, TensorBoard and a notebook",
+        "up": "all of it in your browser",
     }
     for command, purpose in commands.items():
         console.print(f"  {program()} {command:32} {purpose}", soft_wrap=True)
