@@ -56,20 +56,11 @@ def run_servers(
     Raises UserError or Failure for a port that is not to be had, a server that does not answer or that ends.
     """
     host = "127.0.0.1" if settings.host == "localhost" else settings.host  # which may be two addresses
-    home = settings.home.resolve()
-    servers = [
-        tensorboard(host, _port(settings, "TensorBoard", "tensorboard_port"), destinations),
-        notebook(host, _port(settings, "JupyterLab", "notebook_port"), home, destinations),
-    ]
-    pages: dict[str, str] = {}
-    if destinations.mlflow_uri.startswith("http"):
-        pages["MLflow"] = f"{one_line(destinations.mlflow_uri)} (MLFLOW_TRACKING_URI; not started here)"
-    else:
-        servers.insert(0, mlflow(host, _port(settings, "MLflow", "mlflow_port"), destinations))
+    servers, pages = _servers(settings, destinations, host)
     check_ports(host, [server.port for server in servers])
     if Registry(destinations.mlflow_uri, destinations.model_name).is_empty_place:
         _make_database(destinations.mlflow_uri)
-    logs = make_folder(home / "logs")
+    logs = make_folder(settings.home.resolve() / "logs")
     pages |= {server.port.name: f"http://{netloc(host, server.port.number)}{server.page}" for server in servers}
 
     def watch(supervisor: Supervisor) -> None:
@@ -85,6 +76,17 @@ def run_servers(
         notice(f"FMNIST_HOST {host}: MLflow and TensorBoard ask for no password; whoever reaches them can use them")
     notice("starting, a few seconds")
     supervisor.run()
+
+
+def _servers(settings: Settings, destinations: Destinations, host: str) -> tuple[list[Server], dict[str, str]]:
+    """What is to be started, and the addresses of what runs elsewhere."""
+    servers = [
+        tensorboard(host, _port(settings, "TensorBoard", "tensorboard_port"), destinations),
+        notebook(host, _port(settings, "JupyterLab", "notebook_port"), settings.home.resolve(), destinations),
+    ]
+    if destinations.mlflow_uri.startswith("http"):
+        return servers, {"MLflow": f"{one_line(destinations.mlflow_uri)} (MLFLOW_TRACKING_URI; not started here)"}
+    return [mlflow(host, _port(settings, "MLflow", "mlflow_port"), destinations), *servers], {}
 
 
 def mlflow(host: str, port: Port, destinations: Destinations) -> Server:

@@ -124,7 +124,7 @@ def _acquired(descriptor: int, patience: float) -> bool:
         except BlockingIOError:
             if time.monotonic() > until:
                 return False
-            time.sleep(_LOOK / 20)
+            time.sleep(min(patience / 20, 0.5))  # who waits for hours need not look a hundred times a second
 
 
 def is_locked(path: Path) -> bool:

@@ -65,13 +65,19 @@ def test_what_was_left_is_sent_later(own_copy: Run, starts_anew: bool, then: lis
     assert whole.keys == then
 
 
-def test_while_the_training_goes_on_it_tries_again(own_copy: Run) -> None:
+def that_fail_thrice() -> tuple[list[Heap], Callable[[], Heap]]:
+    """(the sinks that were opened, what opens another): the first three fail."""
     opened: list[Heap] = []
 
     def factory() -> Heap:
         opened.append(Heap(failures=3 - len(opened)))
         return opened[-1]
 
+    return opened, factory
+
+
+def test_while_the_training_goes_on_it_tries_again(own_copy: Run) -> None:
+    opened, factory = that_fail_thrice()
     with own_copy.lock():
         assert ship(own_copy, {"heap": factory}, follow=True) == {}
     assert len(opened) == 4
@@ -151,12 +157,7 @@ def test_a_place_that_has_lost_the_run_gets_it_all_again(own_copy: Run) -> None:
 
 
 def test_after_the_training_it_tries_for_a_while(own_copy: Run) -> None:
-    opened: list[Heap] = []
-
-    def factory() -> Heap:
-        opened.append(Heap(failures=3 - len(opened)))
-        return opened[-1]
-
+    opened, factory = that_fail_thrice()
     assert ship(own_copy, {"heap": factory}, follow=True, patience=30) == {}
     assert opened[-1].keys == ["start", *ALL[2:]]
     assert [sink.closed for sink in opened] == [[False], [False], [False], [True]]
