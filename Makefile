@@ -8,7 +8,8 @@ READY := .venv/.ready
 PRELOAD ?= $(firstword $(wildcard /usr/lib/*/libtcmalloc_minimal.so.4))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train up test test-faults test-platform check bench-train bench-tracking keras-fixture constraints
+.PHONY: help setup train up build start stop status logs reset platform-train wheels test test-faults test-platform \
+        check bench-train bench-tracking keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,30 @@ train: $(READY) ## train the CNN on Fashion-MNIST, e.g. make train ARGS="--epoch
 
 up: $(READY) ## run MLflow, TensorBoard and JupyterLab until Ctrl-C
 	@LD_PRELOAD="$(PRELOAD)" $(BIN)/fmnist up
+
+build: ## build the platform's images (Docker)
+	@$(PYTHON) platform/verbs.py build $(ARGS)
+
+start: ## start the platform: MLflow, TensorBoard, JupyterLab, Postgres; wait until all is healthy
+	@$(PYTHON) platform/verbs.py start $(ARGS)
+
+stop: ## stop the platform; everything is kept
+	@$(PYTHON) platform/verbs.py stop $(ARGS)
+
+status: ## what of the platform runs, and where
+	@$(PYTHON) platform/verbs.py status
+
+logs: ## what the platform's services say, e.g. make logs ARGS=mlflow; Ctrl-C ends it
+	@$(PYTHON) platform/verbs.py logs $(ARGS)
+
+reset: ## delete the platform's data, after asking
+	@$(PYTHON) platform/verbs.py reset $(ARGS)
+
+platform-train: ## train in the platform's notebook container, e.g. make platform-train ARGS="--epochs 3"
+	@$(PYTHON) platform/verbs.py train $(ARGS)
+
+wheels: ## fetch all Python packages of the images, so that make build needs no registry for them
+	@$(PYTHON) platform/verbs.py wheels $(ARGS)
 
 test: $(READY) ## run the tests (no network, no Docker)
 	@$(BIN)/pytest --ignore=tests/faults --ignore=tests/platform $(ARGS)
@@ -63,5 +88,5 @@ keras-fixture: $(PEERS) ## make tests/data/keras.npz anew: what Keras itself com
 	@TF_CPP_MIN_LOG_LEVEL=3 bench/peers/.venv/bin/python bench/peers/keras_fixture.py
 
 constraints: ## resolve constraints.txt anew, for every platform and Python at once (needs uv)
-	@uv pip compile pyproject.toml --quiet --universal --all-extras --python-version 3.11 --no-annotate --no-header \
+	@uv pip compile pyproject.toml platform/*/requirements.txt --quiet --universal --all-extras --python-version 3.11 --no-annotate --no-header \
 	  --output-file constraints.txt

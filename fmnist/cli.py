@@ -40,7 +40,9 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
-DataFolder = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="folder with two CSV or four IDX files")]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", readable=False, help="folder with two CSV or four IDX files")
+]
 Model = Annotated[
     str | None,
     typer.Option("--model", metavar="MODEL", help="champion, a version, a run (id or latest), or an .onnx file"),

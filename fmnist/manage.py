@@ -10,6 +10,7 @@ from fmnist import console as show
 from fmnist.cli import Json, app, print_json
 from fmnist.errors import Failure
 from fmnist.progress import print_notice
+from fmnist.tracking.journal import Journal
 from fmnist.workspace import open_workspace
 
 
@@ -51,6 +52,8 @@ def sync(
     left: list[Failure] = []
     for run in chosen:
         try:
+            if not runs and not Journal(run.journal).has("start"):
+                continue  # it was not meant to be tracked
             errors = workspace.sync(run, follow=follow, again=again)
         except Failure as busy:
             left.append(busy)

@@ -66,9 +66,13 @@ class LocalFiles:
 
 
 def find_local(folder: Path) -> LocalFiles | None:
-    """The data files in `folder`, or None if there are none. Raises UserError where some are missing."""
+    """The data files in `folder`, or None if there are none. Raises UserError where one is out of reach."""
     if not folder.is_dir():
         return None
+    try:
+        any(folder.iterdir())
+    except OSError as error:  # not the same as an empty one, in whose place Fashion-MNIST is fetched
+        raise UserError(folder, f"cannot be read ({error.strerror}); allow it: chmod -R a+rX {folder}") from error
     names = folder / CLASS_NAMES_FILE
     names_file = names if names.is_file() else None
     tables = [_only(folder, f"*{role}.csv*") for role in ("train", "test")]

@@ -1,0 +1,72 @@
+"""Docker and Docker Compose, asked for this checkout's platform, and what .env says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST_ENGINE, OLDEST_COMPOSE = (24, 0), (2, 20)
+
+
+class Trouble(Exception):
+    """What ends a verb: one line."""
+
+
+def docker(*arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    try:
+        done = subprocess.run(["docker", *arguments], cwd=ROOT, text=True, **options)
+    except FileNotFoundError as error:
+        raise Trouble("docker: is not installed; install Docker 24 or newer, with compose 2.20 or newer") from error
+    if check and done.returncode:
+        said = [line for line in (done.stderr or "").strip().splitlines() if line]
+        raise Trouble(said[-1] if said else f"docker {' '.join(arguments[:2])}: ended with {done.returncode}")
+    return done
+
+
+def compose(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return docker("compose", *arguments, **options)
+
+
+def check_engine() -> None:
+    """Raise Trouble unless there is an engine, and a compose, that can run the platform."""
+    shown = docker("version", "--format", "{{.Server.Version}}", check=False, capture_output=True)
+    if shown.returncode:
+        reason = (shown.stderr.strip().splitlines() or ["no answer"])[0]
+        raise Trouble(f"docker: its engine does not answer ({reason}); start it, or get the right to use it")
+    _check_age("docker: its engine", shown.stdout.strip(), OLDEST_ENGINE)
+    found = docker("compose", "version", "--short", check=False, capture_output=True)
+    if found.returncode:
+        raise Trouble("docker: has no compose; install its compose plugin, 2.20 or newer")
+    _check_age("docker compose", found.stdout.strip(), OLDEST_COMPOSE)
+
+
+def _check_age(what: str, version: str, oldest: tuple[int, int]) -> None:
+    digits = version.lstrip("v").replace("-", ".").replace("+", ".").split(".")[:2]
+    if all(part.isdigit() for part in digits) and tuple(map(int, digits)) < oldest:
+        raise Trouble(f"{what} {version}: is too old; install {oldest[0]}.{oldest[1]} or newer")
+
+
+def settings() -> dict[str, str]:
+    """As compose sees them: .env, and the environment over it."""
+    found = {}
+    for line in (ROOT / ".env").read_text().splitlines():
+        name, equals, value = line.strip().partition("=")
+        if equals and not name.startswith("#"):
+            found[name.strip()] = value.strip().strip("'\"")
+    return {**found, **os.environ}
+
+
+def project() -> str:
+    return settings().get("PLATFORM_NAME") or "fmnist"
+
+
+def containers() -> list[dict[str, Any]]:
+    """Those of the platform, also stopped ones, as compose lists them."""
+    listed = compose("ps", "--all", "--format", "json", capture_output=True).stdout.strip()
+    if listed.startswith("["):  # before compose 2.21
+        return list(json.loads(listed))
+    return [json.loads(line) for line in listed.splitlines()]

@@ -1,0 +1,250 @@
+"""What the platform's tests share: an engine, the platform in a copy of the checkout, a kernel in it, a browser."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import websocket
+
+ROOT = Path(__file__).parents[2]
+ENGINE = Path(__file__).parent / "engine"
+WAIT = 300  # seconds; a busy machine is no fault
+SETTINGS = ("FMNIST_NOTEBOOK_PORT", "FMNIST_TENSORBOARD_PORT", "FMNIST_MLFLOW_PORT")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[dict[str, str]]:
+    """The environment that leads to a Docker engine: this machine's, or one that is brought and stopped again."""
+    bring = ENGINE / "engine.sh"
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
+        yield dict(os.environ)
+        return
+    shown = subprocess.run([bring, "start"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    environment = os.environ | dict(line.split("=", 1) for line in shown.splitlines())
+    try:
+        subprocess.run([ENGINE / "bases.sh"], env=environment, check=True)
+        yield environment
+    finally:
+        subprocess.run([bring, "stop"], check=True)
+
+
+class Platform:
+    """The platform of a copy of the checkout, on ports of its own."""
+
+    def __init__(self, folder: Path, environment: dict[str, str], **settings: str) -> None:
+        self.folder = folder
+        for name in _own_files():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+        with ExitStack() as held:
+            sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in SETTINGS]
+            ports = {name: str(taken.getsockname()[1]) for name, taken in zip(SETTINGS, sockets, strict=True)}
+        name = f"fmnist-test-{uuid.uuid4().hex[:8]}"
+        wheels = os.environ.get("PIP_FIND_LINKS", "")  # where this machine keeps packages, if that is a folder
+        own = {"PLATFORM_NAME": name, "NOTEBOOK_CONTAINER": f"{name}-notebook"}
+        foreign = ("FMNIST_", "MLFLOW_", "COMPOSE_", "JUPYTER_", "PLATFORM_")
+        self.environment = {key: value for key, value in environment.items() if not key.startswith(foreign)}
+        self.environment |= ports | own | ({"WHEELS": wheels} if Path(wheels or "none").is_dir() else {}) | settings
+        self.notebook, self.tensorboard, self.mlflow = (f"http://localhost:{ports[name]}" for name in SETTINGS)
+        self.ports = {name: int(port) for name, port in ports.items()}
+        self.name = name
+
+    def run(self, *command: str, check: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, text=True, check=False, **options)
+        assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def make(self, *targets: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+        return self.run("make", "--silent", *targets, **options)
+
+    def compose(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+        return self.run("docker", "compose", *arguments, **options)
+
+    def inside(self, *command: str, service: str = "notebook", **options: Any) -> "subprocess.CompletedProcess[str]":
+        """A command in a service's container."""
+        return self.compose("exec", "--no-TTY", service, *command, **options)
+
+    def start_inside(self, *command: str) -> "subprocess.Popen[str]":
+        """A command in the notebook's container that goes on."""
+        whole = ["docker", "compose", "exec", "--no-TTY", "notebook", *command]
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(whole, cwd=self.folder, env=self.environment, text=True, **pipes)
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        container = self.compose("ps", "--all", "--quiet", service).stdout.strip()
+        return dict(json.loads(self.run("docker", "inspect", container).stdout)[0])
+
+    def wait_until_healthy(self, service: str) -> None:
+        self.wait(lambda: self.inspect(service)["State"]["Health"]["Status"] == "healthy", f"{service} to be healthy")
+
+    def wait(self, condition: Callable[[], Any], what: str) -> Any:
+        until = time.monotonic() + WAIT
+        while not (found := condition()):
+            assert time.monotonic() < until, f"waited in vain for {what}"
+            time.sleep(0.3)
+        return found
+
+    @cached_property
+    def http(self) -> requests.Session:
+        session = requests.Session()
+        session.trust_env = False  # no proxy stands between
+        return session
+
+    @property
+    def token(self) -> str:
+        return (self.folder / "secrets" / "jupyter_token").read_text()
+
+    def mlflow_post(self, endpoint: str, **values: Any) -> Any:
+        answer = self.http.post(f"{self.mlflow}/api/2.0/mlflow/{endpoint}", json=values, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+    def mlflow_get(self, endpoint: str, **values: Any) -> Any:
+        answer = self.http.get(f"{self.mlflow}/api/2.0/mlflow/{endpoint}", params=values, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+    def tracked(self, run_id: str) -> dict[str, Any]:
+        """The run in MLflow."""
+        (found,) = self.found(run_id)
+        return found
+
+    def found(self, run_id: str) -> list[dict[str, Any]]:
+        """The runs in MLflow that are this one: one, or none yet."""
+        named = self.mlflow_post("experiments/search", filter="name = 'fashion-mnist'", max_results=1)
+        experiments = [experiment["experiment_id"] for experiment in named.get("experiments", [])]
+        chosen = {"experiment_ids": experiments or ["-1"], "filter": f"tags.`fmnist.run_id` = '{run_id}'"}
+        return list(self.mlflow_post("runs/search", **chosen).get("runs", []))
+
+    def steps(self, run_id: str, score: str) -> tuple[list[int], list[int]]:
+        """The steps of a score of a run: (in MLflow, in TensorBoard)."""
+        run = self.tracked(run_id)["info"]["run_id"]
+        points = self.mlflow_get("metrics/get-history", run_id=run, metric_key=score).get("metrics", [])
+        shown = self.http.get(
+            f"{self.tensorboard}/data/plugin/scalars/scalars", params={"run": run_id, "tag": score}, timeout=60
+        )
+        there = [int(step) for _, step, _ in shown.json()] if shown.ok else []
+        return [int(point.get("step", 0)) for point in points], there
+
+
+def _own_files() -> list[str]:
+    """What git has, or would take."""
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [name for name in listed if (ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="session")
+def built(engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform with its images, not started. At the end nothing of it is left."""
+    platform = Platform(tmp_path_factory.mktemp("platform"), engine)
+    try:
+        platform.make("build")
+        yield platform
+    finally:
+        if (platform.folder / ".env").exists():
+            platform.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+
+
+@pytest.fixture(scope="session")
+def platform(built: Platform) -> Platform:
+    """A platform that runs, with Fashion-MNIST in its cache."""
+    fetch = [sys.executable, "-m", "fmnist", "data"]
+    environment = built.environment | {"FMNIST_HOME": str(built.folder / "var")}
+    subprocess.run(fetch, cwd=built.folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    built.make("start")
+    return built
+
+
+class Kernel:
+    """A live kernel in the notebook's container, spoken to through Jupyter's published port, as a page does.
+
+    Messages: https://jupyter-client.readthedocs.io/en/stable/messaging.html
+    """
+
+    def __init__(self, platform: Platform) -> None:
+        self.session, self.platform = uuid.uuid4().hex, platform
+        self.headers = {"Authorization": f"token {platform.token}"}
+        answer = platform.http.post(f"{platform.notebook}/api/kernels", headers=self.headers, timeout=60)
+        answer.raise_for_status()
+        self.id = answer.json()["id"]
+        address = f"{platform.notebook.replace('http', 'ws')}/api/kernels/{self.id}/channels"
+        self.socket = websocket.create_connection(address, header=self.headers, timeout=WAIT, http_no_proxy=["*"])
+
+    def run(self, source: str) -> list[dict[str, Any]]:
+        """The outputs of a cell. An exception in it is an AssertionError here."""
+        header = {"msg_id": uuid.uuid4().hex, "session": self.session, "username": "", "version": "5.4"}
+        content = {"code": source, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": True}
+        message = {"header": header | {"msg_type": "execute_request"}, "parent_header": {}, "metadata": {}}
+        self.socket.send(json.dumps(message | {"content": content, "channel": "shell", "buffers": []}))
+        outputs: list[dict[str, Any]] = []
+        while True:
+            answer = json.loads(self.socket.recv())
+            if answer["parent_header"].get("msg_id") != header["msg_id"]:
+                continue
+            kind, values = answer["msg_type"], answer["content"]
+            assert kind != "error", "\n".join([source, *values["traceback"]])
+            if kind in ("stream", "display_data", "execute_result", "update_display_data"):
+                outputs.append(values)
+            if kind == "status" and values["execution_state"] == "idle":
+                return outputs
+
+    def value(self, source: str) -> str:
+        """What the cell's last line is, as text."""
+        return str(self.run(source)[-1]["data"]["text/plain"])
+
+    def close(self) -> None:
+        self.socket.close()
+        self.platform.http.delete(f"{self.platform.notebook}/api/kernels/{self.id}", headers=self.headers, timeout=60)
+
+
+@pytest.fixture
+def kernel(platform: Platform) -> Iterator[Kernel]:
+    live = Kernel(platform)
+    yield live
+    live.close()
+
+
+@pytest.fixture(scope="session")
+def story(platform: Platform) -> str:
+    """The notebook, cell by cell, in its container. Gives the id of its whole run."""
+    live = Kernel(platform)
+    notebook = json.loads((platform.folder / "notebooks" / "fashion_mnist.ipynb").read_text())
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            live.run("".join(cell["source"]))
+    run_id = live.value("run.id").strip("'")
+    live.close()
+    return run_id
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium: this machine's, or Debian's."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        install = "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null"
+        subprocess.run(["sh", "-c", install], check=True)
+        found = shutil.which("chromium")
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += " --disable-component-update --disable-sync"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=flags.split())
+        yield chromium
+        chromium.close()

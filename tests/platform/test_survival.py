@@ -1,0 +1,122 @@
+"""The platform stopped, taken down, killed amid a training: everything is there afterwards, each thing once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DATA = Path(__file__).parents[1] / "data"
+EPOCHS = 12
+TRAIN = (
+    "fmnist",
+    "train",
+    "--epochs",
+    str(EPOCHS),
+    "--batch-size",
+    "64",
+    "--data",
+    "/workspace/var/data/few",
+    "--json",
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few(platform: Any) -> None:
+    """A few images, where the notebook's container finds them."""
+    folder = platform.folder / "var" / "data" / "few"
+    folder.mkdir(exist_ok=True)
+    for file in DATA.glob("*ubyte*"):
+        shutil.copy2(file, folder)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Starts a command in the notebook's container, which is ended with the test."""
+    with ExitStack() as started:
+
+        def begin(platform: Any, *command: str) -> "subprocess.Popen[str]":
+            process = started.enter_context(platform.start_inside(*command))
+            started.callback(process.kill)
+            return process
+
+        yield begin
+
+
+def everything(platform: Any) -> dict[str, Any]:
+    """All that MLflow and TensorBoard know."""
+    runs = platform.mlflow_post("runs/search", experiment_ids=["1"])["runs"]
+    for run in runs:
+        for values in run["data"].values():
+            values.sort(key=lambda value: value["key"])  # a database gives them in any order
+    files = {
+        run["info"]["run_id"]: platform.mlflow_get("artifacts/list", run_id=run["info"]["run_id"])["files"]
+        for run in runs
+    }
+    model = platform.mlflow_get("registered-models/get", name="fashion-mnist")["registered_model"]
+    scalars = platform.http.get(f"{platform.tensorboard}/data/plugin/scalars/tags", timeout=60).json()
+    return {"runs": runs, "files": files, "aliases": model["aliases"], "scalars": scalars}
+
+
+def check_whole(platform: Any, run_id: str) -> None:
+    epochs = list(range(1, EPOCHS + 1))
+    assert platform.tracked(run_id)["info"]["status"] == "FINISHED"
+    for score in ("val_loss", "val_f1", "train_loss", "images_per_second"):
+        platform.wait(lambda: len(platform.steps(run_id, score)[1]) == EPOCHS, f"{score} in TensorBoard")  # noqa: B023
+        assert platform.steps(run_id, score) == (epochs, epochs), score
+
+
+def test_stopped_or_taken_down_it_keeps_everything(platform: Any) -> None:
+    run_id = json.loads(platform.inside(*TRAIN).stdout)["run_id"]
+    check_whole(platform, run_id)
+    before = everything(platform)
+    token = platform.token
+    platform.make("stop")
+    assert {container["State"] for container in listed(platform)} == {"exited"}
+    assert {container["ExitCode"] for container in listed(platform)} <= {0, 143}
+    platform.make("start")
+    platform.wait(lambda: everything(platform)["scalars"] == before["scalars"], "TensorBoard to have read its files")
+    assert everything(platform) == before
+    platform.compose("down")
+    platform.compose("up", "--detach", "--wait")
+    platform.wait(lambda: everything(platform)["scalars"] == before["scalars"], "TensorBoard to have read its files")
+    assert everything(platform) == before
+    assert platform.token == token
+
+
+def listed(platform: Any) -> list[dict[str, Any]]:
+    shown = platform.compose("ps", "--all", "--format", "json").stdout
+    return [json.loads(line) for line in shown.splitlines()]
+
+
+@pytest.mark.parametrize("service", ["postgres", "mlflow", "tensorboard", "notebook"])
+def test_a_killed_service_comes_back_and_the_training_is_whole(platform: Any, service: str, start: Any) -> None:
+    """Killed from outside, with -9: after `docker kill`, no restart policy acts."""
+    known = set((platform.folder / "var" / "runs").glob("*-*-*"))
+    training = start(platform, *TRAIN)
+    runs = lambda: set((platform.folder / "var" / "runs").glob("*-*-*")) - known  # noqa: E731
+    (folder,) = platform.wait(runs, "the run's folder")
+    reached = lambda: platform.found(folder.name) and platform.steps(folder.name, "val_loss")[0]  # noqa: E731
+    platform.wait(reached, "the first epoch in MLflow")
+    victim = platform.inspect(service)
+    os.kill(victim["State"]["Pid"], signal.SIGKILL)
+    if service == "notebook":
+        training.communicate()
+        platform.wait(lambda: platform.inspect(service)["RestartCount"] > victim["RestartCount"], "a restart")
+        platform.wait_until_healthy(service)
+        training = start(platform, "fmnist", "train", "--resume", "latest", "--json")
+    out, err = training.communicate()
+    assert training.returncode == 0, err
+    assert json.loads(out)["run_id"] == folder.name
+    platform.wait_until_healthy(service)
+    assert platform.inspect(service)["RestartCount"] > victim["RestartCount"]
+    platform.inside("fmnist", "sync")
+    check_whole(platform, folder.name)
