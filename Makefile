@@ -8,7 +8,7 @@ READY := .venv/.ready
 PRELOAD ?= $(firstword $(wildcard /usr/lib/*/libtcmalloc_minimal.so.4))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train up build start stop status logs reset platform-train wheels test test-faults test-platform \
+.PHONY: help setup train up build start stop status logs reset platform-train wheels doctor test test-faults test-platform \
         check bench-train bench-tracking keras-fixture constraints
 
 help: ## show this
@@ -52,6 +52,9 @@ reset: ## delete the platform's data, after asking
 
 platform-train: ## train in the platform's notebook container, e.g. make platform-train ARGS="--epochs 3"
 	@$(PYTHON) platform/verbs.py train $(ARGS)
+
+doctor: $(READY) ## look at everything that this checkout depends on, and say what to do about what is wrong
+	@$(BIN)/fmnist doctor $(ARGS)
 
 wheels: ## fetch all Python packages of the images, so that make build needs no registry for them
 	@$(PYTHON) platform/verbs.py wheels $(ARGS)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -20,6 +20,9 @@ from fmnist.predictor import Answer
 from fmnist.registry import CHAMPION, Version
 from fmnist.run import Result, Run
 from fmnist.scores import Evaluation, Scores, class_scores
+
+if TYPE_CHECKING:
+    from fmnist.ops.doctor import Finding
 
 BAR_WIDTH = 24
 WIDE = 200
@@ -199,6 +202,16 @@ def show_pages(console: Console, pages: Mapping[str, str], logs: Path) -> None:
     for name, address in pages.items():  # no table: it would cut a link in two
         console.print(Text.assemble((f"  {name:{width}}", "bold"), f"  {address}"), soft_wrap=True)
     console.print(f"\nCtrl-C stops them; what they say is in {os.path.relpath(logs)}/", soft_wrap=True)
+
+
+def show_findings(console: Console, findings: "Sequence[Finding]") -> None:
+    """What was looked at, how it is, and below it what to do."""
+    styles = {"ok": "green", "off": "dim", "warning": "yellow", "bad": "bold red"}
+    width = max(len(finding.what) for finding in findings)
+    for what, state, found, remedy in findings:
+        console.print(Text.assemble((f"{state:7}", styles[state]), f"  {what:{width}}  {found}"), soft_wrap=True)
+        if remedy:
+            console.print(f"{'':{width + 9}}  → {remedy}", soft_wrap=True, style="bold")
 
 
 def show_answers(console: Console, names: Sequence[str], answers: Sequence[Answer]) -> None:

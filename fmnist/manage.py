@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from fmnist import console as show
 from fmnist.cli import Json, app, print_json
 from fmnist.errors import Failure
 from fmnist.progress import print_notice
+from fmnist.settings import checkout_root
 from fmnist.tracking.journal import Journal
 from fmnist.workspace import open_workspace
 
@@ -95,3 +97,24 @@ def up() -> None:
             notice=print_notice,
         )
     console.print("\nall is stopped")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Look at all that this workspace and its platform depend on, and say what to do about what is wrong."""
+    from fmnist.ops.doctor import Patient, examine, is_well
+
+    workspace = open_workspace(print_notice)
+    settings = workspace.settings
+    ports = {
+        "MLflow": settings.mlflow_port,
+        "TensorBoard": settings.tensorboard_port,
+        "JupyterLab": settings.notebook_port,
+    }
+    findings = examine(Patient(settings.home, workspace.destinations, checkout_root(Path.cwd()), ports))
+    if as_json:
+        print_json({"well": is_well(findings), "findings": [finding._asdict() for finding in findings]})
+    else:
+        show.show_findings(show.make_console(), findings)
+    if not is_well(findings):
+        raise typer.Exit(1)

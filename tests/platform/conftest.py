@@ -77,6 +77,20 @@ class Platform:
         """A command in a service's container."""
         return self.compose("exec", "--no-TTY", service, *command, **options)
 
+    def few_images(self) -> str:
+        """A few hundred real images, and the folder where the notebook's container finds them."""
+        folder = self.folder / "var" / "data" / "few"
+        if not folder.exists():
+            folder.mkdir()
+            for file in (ROOT / "tests" / "data").glob("*ubyte*"):
+                shutil.copy2(file, folder)
+        return "/workspace/var/data/few"
+
+    def train_few(self, epochs: int) -> list[str]:
+        """The command that trains on them, some seconds."""
+        options = ["--epochs", str(epochs), "--batch-size", "64", "--data", self.few_images(), "--json"]
+        return ["fmnist", "train", *options]
+
     def start_inside(self, *command: str) -> "subprocess.Popen[str]":
         """A command in the notebook's container that goes on."""
         whole = ["docker", "compose", "exec", "--no-TTY", "notebook", *command]
@@ -96,6 +110,10 @@ class Platform:
             assert time.monotonic() < until, f"waited in vain for {what}"
             time.sleep(0.3)
         return found
+
+    def remove(self) -> None:
+        if (self.folder / ".env").exists():
+            self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
 
     @cached_property
     def http(self) -> requests.Session:
@@ -148,15 +166,28 @@ def _own_files() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def built(engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform with its images, not started. At the end nothing of it is left."""
-    platform = Platform(tmp_path_factory.mktemp("platform"), engine)
+def make_platform(
+    engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Platform]]:
+    """Makes platforms with their images, not started. At the end nothing of them is left."""
+    made: list[Platform] = []
+
+    def make(**settings: str) -> Platform:
+        made.append(Platform(tmp_path_factory.mktemp("platform"), engine, **settings))
+        made[-1].make("build", "ARGS=--quiet")
+        return made[-1]
+
     try:
-        platform.make("build")
-        yield platform
+        yield make
     finally:
-        if (platform.folder / ".env").exists():
-            platform.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+        for platform in made:
+            platform.remove()
+
+
+@pytest.fixture(scope="session")
+def built(make_platform: Callable[..., Platform]) -> Platform:
+    """The platform that most tests share, before its first start."""
+    return make_platform()
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,8 @@ def test_mlflow_shows_a_run(platform: Any, page: Any, story: str, runs: dict[str
 
 def test_mlflow_draws_its_metrics(platform: Any, page: Any, story: str, runs: dict[str, str]) -> None:
     open_mlflow(page, f"{platform.mlflow}/#/experiments/1/runs/{runs[story]}/model-metrics")
-    see(page, "val_accuracy")
+    page.get_by_placeholder("Search metric charts").fill("val_|train_")
+    see(page, "val_accuracy", "train_loss")
     keep(page, "platform_mlflow_metrics")
 
 

@@ -2,40 +2,17 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-DATA = Path(__file__).parents[1] / "data"
 EPOCHS = 12
-TRAIN = (
-    "fmnist",
-    "train",
-    "--epochs",
-    str(EPOCHS),
-    "--batch-size",
-    "64",
-    "--data",
-    "/workspace/var/data/few",
-    "--json",
-)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few(platform: Any) -> None:
-    """A few images, where the notebook's container finds them."""
-    folder = platform.folder / "var" / "data" / "few"
-    folder.mkdir(exist_ok=True)
-    for file in DATA.glob("*ubyte*"):
-        shutil.copy2(file, folder)
 
 
 @pytest.fixture
@@ -75,7 +52,7 @@ def check_whole(platform: Any, run_id: str) -> None:
 
 
 def test_stopped_or_taken_down_it_keeps_everything(platform: Any) -> None:
-    run_id = json.loads(platform.inside(*TRAIN).stdout)["run_id"]
+    run_id = json.loads(platform.inside(*platform.train_few(EPOCHS)).stdout)["run_id"]
     check_whole(platform, run_id)
     before = everything(platform)
     token = platform.token
@@ -101,7 +78,7 @@ def listed(platform: Any) -> list[dict[str, Any]]:
 def test_a_killed_service_comes_back_and_the_training_is_whole(platform: Any, service: str, start: Any) -> None:
     """Killed from outside, with -9: after `docker kill`, no restart policy acts."""
     known = set((platform.folder / "var" / "runs").glob("*-*-*"))
-    training = start(platform, *TRAIN)
+    training = start(platform, *platform.train_few(EPOCHS))
     runs = lambda: set((platform.folder / "var" / "runs").glob("*-*-*")) - known  # noqa: E731
     (folder,) = platform.wait(runs, "the run's folder")
     reached = lambda: platform.found(folder.name) and platform.steps(folder.name, "val_loss")[0]  # noqa: E731

@@ -1,0 +1,242 @@
+"""What is wrong, and what to do about it: everything that a workspace or the platform depends on, looked at once."""
+
+import http.client
+import json
+import shutil
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import urlparse
+
+import psutil
+
+from fmnist.errors import Failure, UserError, one_line
+from fmnist.ops.containers import Container, docker, has_docker, list_containers
+from fmnist.ports import port_holder
+from fmnist.registry import Registry
+from fmnist.tracking.wiring import Destinations
+
+GIGABYTE = 1024**3
+LEAST_DISK, LEAST_MEMORY = 2 * GIGABYTE, GIGABYTE
+OLDEST_ENGINE, OLDEST_COMPOSE = (24, 0), (2, 20)
+PATIENCE = 4  # seconds for an answer: all of it is to take less than ten
+
+State = Literal["ok", "off", "warning", "bad"]
+"""`off`: not there, and not missed."""
+
+
+class Finding(NamedTuple):
+    what: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What is looked at: a workspace, with the platform of its checkout if there is one."""
+
+    home: Path
+    destinations: Destinations
+    checkout: Path | None
+    ports: dict[str, int]
+    """Of the embedded servers: by name."""
+
+
+def examine(patient: Patient) -> list[Finding]:
+    """Look at everything, at the same time, because some of it may not answer."""
+    containers, trouble = _platform(patient.checkout)
+    on_platform = any(container.state == "running" for container in containers)
+    ports = {container.service: container.port for container in containers if container.port}
+    mlflow = f"http://127.0.0.1:{ports.get('mlflow')}" if on_platform else patient.destinations.mlflow_uri
+    tensorboard = ports.get("tensorboard") if on_platform else patient.ports["TensorBoard"]
+    looks: list[Callable[[], Finding]] = [
+        lambda: _disk(patient.home),
+        _memory,
+        _engine,
+        lambda: _database(mlflow, patient.destinations.model_name),
+        lambda: _artifacts(mlflow, patient.destinations.artifacts),
+        lambda: _tensorboard(tensorboard, patient.destinations.logs, needed=on_platform),
+    ]
+    with ThreadPoolExecutor(len(looks)) as pool:
+        found = [pending.result() for pending in [pool.submit(look) for look in looks]]
+    if trouble:
+        found.append(trouble)
+    found += [_health(container) for container in containers]
+    return found if on_platform else found + [_port(name, port) for name, port in patient.ports.items()]
+
+
+def is_well(findings: Sequence[Finding]) -> bool:
+    return all(finding.state != "bad" for finding in findings)
+
+
+def _disk(home: Path) -> Finding:
+    place = next(folder for folder in (home.resolve(), *home.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    told = f"{free / GIGABYTE:.1f} GB free at {place}"
+    if free < LEAST_DISK:
+        return Finding("disk", "bad", told, "make room: a training and its records may need 2 GB")
+    return Finding("disk", "ok", told)
+
+
+def _memory() -> Finding:
+    free = psutil.virtual_memory().available
+    told = f"{free / GIGABYTE:.1f} GB available"
+    if free < LEAST_MEMORY:
+        return Finding("memory", "warning", told, "a training needs 1 GB: end what else runs")
+    return Finding("memory", "ok", told)
+
+
+def _engine() -> Finding:
+    if not has_docker():
+        return Finding("docker", "off", "not installed; only the platform (make start) needs it")
+    try:
+        engine = docker("version", "--format", "{{.Server.Version}}")
+    except Failure as error:
+        return Finding("docker", "off", f"no engine answers ({error})", "if you want the platform: start it")
+    try:
+        compose = docker("compose", "version", "--short")
+    except Failure:
+        return Finding("docker", "bad", f"engine {engine}, no compose", "install Docker's compose plugin")
+    told = f"engine {engine}, compose {compose}"
+    if _version(engine) < OLDEST_ENGINE or _version(compose) < OLDEST_COMPOSE:
+        return Finding("docker", "bad", told, "install engine 24.0 and compose 2.20, or newer")
+    return Finding("docker", "ok", told)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    digits = text.lstrip("v").replace("+", ".").replace("-", ".").split(".")[:2]
+    return tuple(int(part) for part in digits if part.isdigit())
+
+
+def _platform(checkout: Path | None) -> tuple[list[Container], Finding | None]:
+    if checkout is None or not has_docker():
+        return [], None
+    try:
+        return list_containers(checkout), None
+    except Failure as error:
+        with suppress(Failure):
+            docker("version")
+            return [], Finding("platform", "bad", str(error), "compare .env with .env.example")
+        return [], None  # the engine's own finding says it
+
+
+def _health(container: Container) -> Finding:
+    what = f"container {container.service}"
+    if container.health == "healthy":
+        return Finding(what, "ok", "healthy")
+    if container.state != "running":
+        return Finding(
+            what, "bad", container.state, f"make start; make logs ARGS={container.service} says why it ended"
+        )
+    return Finding(what, "bad", container.health or container.state, f"make logs ARGS={container.service} says why")
+
+
+def _database(uri: str, model_name: str) -> Finding:
+    registry = Registry(uri, model_name)
+    try:
+        if registry.is_empty_place:
+            return Finding("database", "ok", f"{one_line(uri)}: not made yet, the first training makes it")
+        registry.probe()
+        if uri.startswith("http"):  # its health says nothing of the database behind it
+            status, _ = _ask("GET", uri, "/api/2.0/mlflow/experiments/get?experiment_id=0")
+            if status != http.client.OK:
+                raise Failure(uri, f"answers a question about runs with {status}")
+        else:
+            registry.versions()
+    except (Failure, UserError, OSError) as error:
+        return Finding("database", "bad", one_line(error), "start MLflow, or mend its database; its log says more")
+    return Finding("database", "ok", one_line(uri))
+
+
+def _artifacts(uri: str, folder: Path) -> Finding:
+    """Written, read back, deleted: a few bytes."""
+    name, content = f"doctor-{uuid.uuid4().hex}", uuid.uuid4().hex.encode()
+    if not uri.startswith("http"):
+        place, write = str(folder), _write_file(folder / name)
+    else:
+        place, write = f"through {one_line(uri)}", _write_remote(uri, f"/api/2.0/mlflow-artifacts/artifacts/{name}")
+    try:
+        back = write(content)
+    except (OSError, Failure, http.client.HTTPException) as error:
+        return Finding("artifact store", "bad", f"{place}: {one_line(error)}", "make room, or mend where it writes")
+    if back != content:
+        return Finding(
+            "artifact store", "bad", f"{place}: gave back other bytes than it got", "mend its disk or bucket"
+        )
+    return Finding("artifact store", "ok", f"{place}: written, read back, deleted")
+
+
+def _write_file(path: Path) -> Callable[[bytes], bytes]:
+    def write(content: bytes) -> bytes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.write_bytes(content)
+            return path.read_bytes()
+        finally:
+            path.unlink(missing_ok=True)
+
+    return write
+
+
+def _write_remote(uri: str, path: str) -> Callable[[bytes], bytes]:
+    def step(method: str, body: bytes | None = None) -> bytes:
+        status, answer = _ask(method, uri, path, body)
+        if status != http.client.OK:
+            raise Failure(f"{method}", f"was answered with {status}")
+        return answer
+
+    def write(content: bytes) -> bytes:
+        step("PUT", content)
+        try:
+            return step("GET")
+        finally:
+            step("DELETE")
+
+    return write
+
+
+def _tensorboard(port: int | None, logs: Path, *, needed: bool) -> Finding:
+    there = {folder.name for folder in logs.glob("*") if any(folder.glob("events.*"))}
+    try:
+        status, answer = _ask("GET", f"http://127.0.0.1:{port}", "/data/runs")
+        shown = set(json.loads(answer)) if status == http.client.OK else set()
+    except (OSError, ValueError, http.client.HTTPException):
+        if needed:
+            return Finding("TensorBoard", "bad", "does not answer", "make logs ARGS=tensorboard")
+        return Finding("TensorBoard", "off", f"does not run; {len(there)} runs in {logs}")
+    if missing := there - shown:
+        return Finding(
+            "TensorBoard",
+            "bad",
+            f"shows {len(shown)} runs, {len(missing)} in {logs} are missing",
+            "reload it in a minute",
+        )
+    return Finding("TensorBoard", "ok", f"shows the {len(there)} runs in {logs}")
+
+
+def _port(name: str, port: int) -> Finding:
+    """Whether `fmnist up` can have it, or has it."""
+    with socket.socket() as probe:
+        probe.settimeout(PATIENCE)
+        if probe.connect_ex(("127.0.0.1", port)):
+            return Finding(f"port {port}, {name}", "ok", "free")
+    return Finding(f"port {port}, {name}", "ok", f"held by {port_holder(port)}")
+
+
+def _ask(method: str, address: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+    """(status, answer). It asks no proxy."""
+    parts = urlparse(address)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=PATIENCE)
+    try:
+        connection.request(method, parts.path.rstrip("/") + path, body)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()

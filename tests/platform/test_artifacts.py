@@ -1,0 +1,51 @@
+"""Artifacts, wherever MLflow keeps them: the same test for the platform's volume and for a real S3 server."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+S3 = {"COMPOSE_PROFILES": "s3", "ARTIFACTS_DESTINATION": "s3://artifacts/runs", "S3_ENDPOINT_URL": "http://s3:9000"}
+EPOCHS = 2
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module", params=["volume", "s3"])
+def store(request: pytest.FixtureRequest, make_platform: Callable[..., Any]) -> Iterator[Any]:
+    """A platform that keeps them there."""
+    if request.param == "volume":
+        yield request.getfixturevalue("platform")
+        return
+    platform = make_platform(**S3)
+    platform.make("start")
+    yield platform
+    platform.remove()
+
+
+def test_a_model_is_stored_through_mlflow_and_answers_from_there(store: Any) -> None:
+    run_id = json.loads(store.inside(*store.train_few(EPOCHS)).stdout)["run_id"]
+    run = store.tracked(run_id)["info"]
+    assert run["status"] == "FINISHED" and run["artifact_uri"].startswith("mlflow-artifacts:/")
+    there = store.mlflow_get("artifacts/list", run_id=run["run_id"], path="report")["files"]
+    assert {file["path"] for file in there} == {"report/classes.csv", "report/mistakes.png", "report/golden.json"}
+    search = {"filter": f"name = 'fashion-mnist' and run_id = '{run['run_id']}'"}
+    (version,) = store.mlflow_get("model-versions/search", **search)["model_versions"]
+    told = store.inside("fmnist", "evaluate", version["version"], "--data", store.few_images(), "--json").stdout
+    here = store.inside("fmnist", "evaluate", run_id, "--data", store.few_images(), "--json").stdout
+    assert json.loads(told)["loss"] == json.loads(here)["loss"]
+
+
+def test_they_are_where_they_are_said_to_be(store: Any) -> None:
+    s3 = "s3" in store.environment.get("COMPOSE_PROFILES", "")
+    service, folder = ("s3", "/data/artifacts/runs") if s3 else ("mlflow", "/artifacts")
+    found = store.inside("find", folder, "-name", "model.onnx", service=service).stdout.split()
+    assert found
+    if s3:
+        assert store.inside("find", "/artifacts", "-type", "f", service="mlflow").stdout == ""
+        script = "import urllib.request; urllib.request.urlopen('http://s3:9000/artifacts')"
+        refused = store.inside("python", "-c", script, service="mlflow", check=False)
+        assert re.search("HTTP Error 40[03]", refused.stderr)  # without its keys
+        assert store.inside("python", "-c", script, check=False).returncode != 0  # the notebook does not reach it
