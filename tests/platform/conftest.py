@@ -185,19 +185,14 @@ def make_platform(
 
 
 @pytest.fixture(scope="session")
-def built(make_platform: Callable[..., Platform]) -> Platform:
-    """The platform that most tests share, before its first start."""
-    return make_platform()
-
-
-@pytest.fixture(scope="session")
-def platform(built: Platform) -> Platform:
-    """A platform that runs, with Fashion-MNIST in its cache."""
+def platform(make_platform: Callable[..., Platform]) -> Platform:
+    """The one that most tests share: it runs, with Fashion-MNIST in its cache."""
+    platform = make_platform()
     fetch = [sys.executable, "-m", "fmnist", "data"]
-    environment = built.environment | {"FMNIST_HOME": str(built.folder / "var")}
-    subprocess.run(fetch, cwd=built.folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-    built.make("start")
-    return built
+    environment = platform.environment | {"FMNIST_HOME": str(platform.folder / "var")}
+    subprocess.run(fetch, cwd=platform.folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    platform.make("start")
+    return platform
 
 
 class Kernel:
@@ -260,22 +255,3 @@ def story(platform: Platform) -> str:
     run_id = live.value("run.id").strip("'")
     live.close()
     return run_id
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A headless Chromium: this machine's, or Debian's."""
-    from playwright.sync_api import sync_playwright
-
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        install = "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null"
-        subprocess.run(["sh", "-c", install], check=True)
-        found = shutil.which("chromium")
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    flags += " --disable-component-update --disable-sync"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=flags.split())
-        yield chromium
-        chromium.close()

@@ -1,14 +1,21 @@
-"""What the platform's verbs say when something is not right: one line each. Nothing is up yet (files run by name)."""
+"""What the platform's verbs say when something is not right: one line each."""
 
 import os
 import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+@pytest.fixture(scope="module")
+def built(make_platform: Callable[..., Any]) -> Any:
+    """A platform of its own, that never starts."""
+    return make_platform()
 
 
 def complaint(platform: Any, *targets: str, **environment: str) -> str:

@@ -1,0 +1,193 @@
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmnist.ops import doctor
+from fmnist.ops.doctor import Finding, Patient, examine, is_well
+from fmnist.tracking.wiring import Destinations
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
+
+
+@pytest.fixture(autouse=True)
+def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder that is all of PATH: this machine's Docker is not asked."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+def fake_docker(folder: Path, script: str) -> None:
+    program = folder / "docker"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def make_patient(tmp_path: Path, uri: str | None = None, checkout: Path | None = None) -> Patient:
+    home = tmp_path / "var"
+    uri = uri or f"sqlite:///{home / 'mlflow.db'}"
+    places = Destinations(uri, "fashion-mnist", "fashion-mnist", home / "artifacts", home / "tensorboard")
+    return Patient(home, places, checkout, {"TensorBoard": free_port(), "MLflow": free_port()})
+
+
+def found(findings: list[Finding], what: str) -> Finding:
+    (finding,) = [finding for finding in findings if finding.what.startswith(what)]
+    return finding
+
+
+class Mlflow(http.server.BaseHTTPRequestHandler):
+    """As much of MLflow's server as is asked; its store may be full, or forget."""
+
+    kept: dict[str, bytes]
+    full = False
+    answers = 200
+
+    def do_GET(self) -> None:
+        if "/api/" not in self.path:
+            self.reply(200, b"3.17.2")
+        elif "experiments" in self.path:
+            self.reply(self.answers, b"{}")
+        else:
+            self.reply(200, self.kept.get(self.path, b""))
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.full:
+            self.kept[self.path] = body
+        self.reply(500 if self.full else 200, b"{}")
+
+    def do_DELETE(self) -> None:
+        del self.kept[self.path]
+        self.reply(200, b"{}")
+
+    def reply(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: Any) -> None: ...
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, type[Mlflow]]]:
+    """(its address, how it behaves)."""
+    behaviour = type("Behaviour", (Mlflow,), {"kept": {}})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), behaviour) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}", behaviour
+        running.shutdown()
+
+
+def test_a_new_workspace_is_well_and_nothing_stays_of_the_look(tmp_path: Path) -> None:
+    findings = examine(make_patient(tmp_path))
+    assert is_well(findings)
+    assert found(findings, "docker").state == "off"
+    assert "not made yet" in found(findings, "database").found
+    assert list((tmp_path / "var" / "artifacts").iterdir()) == []
+
+
+def test_a_full_disk_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LEAST_DISK", 1 << 60)
+    finding = found(examine(make_patient(tmp_path)), "disk")
+    assert finding.state == "bad" and "make room" in finding.remedy
+
+
+def test_a_file_that_is_no_database_is_bad(tmp_path: Path) -> None:
+    patient = make_patient(tmp_path)
+    patient.home.mkdir()
+    (patient.home / "mlflow.db").write_text("something else")
+    assert found(examine(patient), "database").state == "bad"
+
+
+def test_artifacts_that_cannot_be_written_are_bad(tmp_path: Path) -> None:
+    patient = make_patient(tmp_path)
+    patient.home.mkdir()
+    patient.destinations.artifacts.write_text("a file in the folder's place")
+    assert found(examine(patient), "artifact store").state == "bad"
+
+
+def test_a_server_is_asked_and_its_store_written_read_and_cleaned(tmp_path: Path, server: Any) -> None:
+    address, behaviour = server
+    findings = examine(make_patient(tmp_path, address))
+    assert found(findings, "database") == Finding("database", "ok", address)
+    assert found(findings, "artifact store").state == "ok"
+    assert behaviour.kept == {}
+
+
+@pytest.mark.parametrize(("fault", "what"), [({"full": True}, "artifact store"), ({"answers": 500}, "database")])
+def test_a_server_that_fails_is_bad(tmp_path: Path, server: Any, fault: dict[str, Any], what: str) -> None:
+    address, behaviour = server
+    for name, value in fault.items():
+        setattr(behaviour, name, value)
+    finding = found(examine(make_patient(tmp_path, address)), what)
+    assert finding.state == "bad" and "500" in finding.found and finding.remedy
+
+
+def test_a_server_that_is_away_is_bad(tmp_path: Path) -> None:
+    findings = examine(make_patient(tmp_path, f"http://127.0.0.1:{free_port()}"))
+    assert [finding.what for finding in findings if finding.state == "bad"] == ["database", "artifact store"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "compose", "state"),
+    [("26.1.5+dfsg1", "2.26.1-4", "ok"), ("20.10.24", "2.26.1", "bad"), ("24.0.0", "v2.17.3", "bad")],
+)
+def test_an_old_docker_is_bad(tmp_path: Path, no_docker: Path, engine: str, compose: str, state: str) -> None:
+    fake_docker(no_docker, f'[ "$1" = compose ] && echo {compose} || echo {engine}')
+    assert found(examine(make_patient(tmp_path)), "docker").state == state
+
+
+def test_an_engine_that_does_not_run_is_off(tmp_path: Path, no_docker: Path) -> None:
+    fake_docker(no_docker, "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
+    finding = found(examine(make_patient(tmp_path)), "docker")
+    assert finding.state == "off" and "Cannot connect" in finding.found
+
+
+LISTED = """
+{"Service": "mlflow", "State": "running", "Health": "unhealthy", "Publishers": [{"PublishedPort": 5001}]}
+{"Service": "postgres", "State": "exited", "Health": "", "Publishers": null}
+{"Service": "tensorboard", "State": "running", "Health": "healthy", "Publishers": [{"PublishedPort": 0}]}
+"""
+
+
+@pytest.mark.parametrize("one_list", [False, True])
+def test_each_container_has_a_line(tmp_path: Path, no_docker: Path, one_list: bool) -> None:
+    (tmp_path / ".env").touch()
+    lines = f"[{','.join(LISTED.split(chr(10))[1:4])}]" if one_list else LISTED.strip()
+    fake_docker(no_docker, f"[ \"$2\" = ps ] && echo '{lines}' || echo 26.0")
+    findings = examine(make_patient(tmp_path, checkout=tmp_path))
+    states = {finding.what: finding.state for finding in findings if finding.what.startswith("container")}
+    assert states == {"container mlflow": "bad", "container postgres": "bad", "container tensorboard": "ok"}
+    assert found(findings, "database").state == "bad"  # the platform's MLflow is asked, at its port
+
+
+def test_a_setting_that_compose_refuses_is_bad(tmp_path: Path, no_docker: Path) -> None:
+    (tmp_path / ".env").touch()
+    fake_docker(no_docker, '[ "$2" = ps ] && { echo "required variable X" >&2; exit 1; } || echo 26.0')
+    assert "required variable X" in found(examine(make_patient(tmp_path, checkout=tmp_path)), "platform").found
+
+
+def test_a_tensorboard_that_misses_runs_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = make_patient(tmp_path)
+    for run in ("one", "two"):
+        (patient.destinations.logs / run).mkdir(parents=True)
+        (patient.destinations.logs / run / "events.out.1").touch()
+    assert found(examine(patient), "TensorBoard").found.startswith("does not run; 2 runs")
+    ask = doctor._ask
+    monkeypatch.setattr(
+        doctor, "_ask", lambda *all, **more: (200, b'["one"]') if "/data" in all[2] else ask(*all, **more)
+    )
+    finding = found(examine(patient), "TensorBoard")
+    assert finding.state == "bad" and "1 in" in finding.found

@@ -1,0 +1,50 @@
+"""`fmnist doctor` on the running platform: all is well; and what is not is named."""
+
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def doctor(platform: Any) -> tuple[int, dict[str, dict[str, str]]]:
+    """(exit code, findings by what was looked at), as whoever started the platform sees it."""
+    home = {"FMNIST_HOME": str(platform.folder / "var")}
+    command = [sys.executable, "-m", "fmnist", "doctor", "--json"]
+    environment = platform.environment | home | {"PYTHONPATH": str(platform.folder)}
+    done = subprocess.run(command, cwd=platform.folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout, done.stderr
+    return done.returncode, {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
+
+
+def test_a_platform_that_runs_is_well(platform: Any) -> None:
+    shown = platform.inside("fmnist", *platform.train_few(1)[1:])
+    assert shown.returncode == 0
+    until = time.monotonic() + 60  # TensorBoard looks for new runs every few seconds
+    while (found := doctor(platform))[0] != 0 and time.monotonic() < until:
+        time.sleep(2)
+    code, findings = found
+    assert code == 0, findings
+    assert {"docker", "disk", "memory", "database", "artifact store", "TensorBoard"} < set(findings)
+    assert {what for what in findings if what.startswith("container")} == {
+        f"container {service}" for service in ("mlflow", "notebook", "postgres", "tensorboard")
+    }
+    assert {finding["state"] for finding in findings.values()} == {"ok"}
+    assert findings["database"]["found"] == platform.mlflow.replace("localhost", "127.0.0.1")
+
+
+def test_what_is_not_well_is_named_with_its_remedy(platform: Any) -> None:
+    platform.compose("stop", "mlflow")
+    try:
+        code, findings = doctor(platform)
+    finally:
+        platform.compose("start", "mlflow")
+        platform.wait_until_healthy("mlflow")
+    assert code == 1
+    bad = {what: finding for what, finding in findings.items() if finding["state"] == "bad"}
+    assert set(bad) == {"container mlflow", "database", "artifact store"}
+    assert "make start" in bad["container mlflow"]["remedy"] and all(finding["remedy"] for finding in bad.values())
