@@ -19,8 +19,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
     try:
-        _run(given)
-        code = 0
+        code = _run(given)
     except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
@@ -30,7 +29,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _run(given: list[str]) -> None:
+def _run(given: list[str]) -> int:
+    """The exit code of a verb that ends by itself."""
     try:
         sys.path.append(str(Path.cwd()))  # where --model module:function of one's own lies
     except FileNotFoundError as error:
@@ -38,8 +38,9 @@ def _run(given: list[str]) -> None:
     import fmnist.manage  # its verbs join the others'  # noqa: F401
     from fmnist.cli import app
 
-    app(given, prog_name="fmnist", standalone_mode=False)
+    code = app(given, prog_name="fmnist", standalone_mode=False)  # what typer.Exit holds, or nothing
     sys.stdout.flush()
+    return int(code or 0)
 
 
 def _mend_streams() -> None:

@@ -308,3 +308,21 @@ def test_a_terminal_that_knows_ascii_only(fmnist: Command, home: Path, finished:
     command = [sys.executable, "-m", "fmnist", "predict", "--model", finished.model, DATA / "t10k-images-idx3-ubyte.gz"]
     done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_doctor_ends_with_1_if_something_is_wrong(fmnist: Command, home: Path) -> None:
+    code, out, _ = fmnist("doctor", "--json")
+    assert (code, json.loads(out)["well"]) == (0, True)
+    (home / "artifacts").rmdir()
+    (home / "artifacts").write_text("in the folder's place")
+    code, out, _ = fmnist("doctor", "--json")
+    assert (code, json.loads(out)["well"]) == (1, False)
+    code, out, _ = fmnist("doctor")
+    assert code == 1 and "bad      artifact store" in out and "→ make room, or mend where it writes" in out
+
+
+def test_sync_passes_over_runs_that_were_not_meant_to_be_tracked(fmnist: Command, home: Path) -> None:
+    assert fmnist("train", *QUICK)[0] == 0  # with FMNIST_TRACKING=no
+    assert fmnist("sync") == (0, "", "")
+    code, _, err = fmnist("sync", "latest")
+    assert code == 1 and "was not tracked; have it done" in err

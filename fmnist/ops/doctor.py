@@ -24,6 +24,7 @@ from fmnist.tracking.wiring import Destinations
 GIGABYTE = 1024**3
 LEAST_DISK, LEAST_MEMORY = 2 * GIGABYTE, GIGABYTE
 OLDEST_ENGINE, OLDEST_COMPOSE = (24, 0), (2, 20)
+CLOSED = 1  # a port where nothing answers: that of a container that does not run
 PATIENCE = 4  # seconds for an answer: all of it is to take less than ten
 
 State = Literal["ok", "off", "warning", "bad"]
@@ -53,8 +54,8 @@ def examine(patient: Patient) -> list[Finding]:
     containers, trouble = _platform(patient.checkout)
     on_platform = any(container.state == "running" for container in containers)
     ports = {container.service: container.port for container in containers if container.port}
-    mlflow = f"http://127.0.0.1:{ports.get('mlflow')}" if on_platform else patient.destinations.mlflow_uri
-    tensorboard = ports.get("tensorboard") if on_platform else patient.ports["TensorBoard"]
+    mlflow = f"http://127.0.0.1:{ports.get('mlflow', CLOSED)}" if on_platform else patient.destinations.mlflow_uri
+    tensorboard = ports.get("tensorboard", CLOSED) if on_platform else patient.ports["TensorBoard"]
     looks: list[Callable[[], Finding]] = [
         lambda: _disk(patient.home),
         _memory,
@@ -201,7 +202,7 @@ def _write_remote(uri: str, path: str) -> Callable[[bytes], bytes]:
     return write
 
 
-def _tensorboard(port: int | None, logs: Path, *, needed: bool) -> Finding:
+def _tensorboard(port: int, logs: Path, *, needed: bool) -> Finding:
     there = {folder.name for folder in logs.glob("*") if any(folder.glob("events.*"))}
     try:
         status, answer = _ask("GET", f"http://127.0.0.1:{port}", "/data/runs")

@@ -91,12 +91,6 @@ class Platform:
         options = ["--epochs", str(epochs), "--batch-size", "64", "--data", self.few_images(), "--json"]
         return ["fmnist", "train", *options]
 
-    def start_inside(self, *command: str) -> "subprocess.Popen[str]":
-        """A command in the notebook's container that goes on."""
-        whole = ["docker", "compose", "exec", "--no-TTY", "notebook", *command]
-        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(whole, cwd=self.folder, env=self.environment, text=True, **pipes)
-
     def inspect(self, service: str) -> dict[str, Any]:
         container = self.compose("ps", "--all", "--quiet", service).stdout.strip()
         return dict(json.loads(self.run("docker", "inspect", container).stdout)[0])

@@ -44,7 +44,7 @@ def test_what_is_not_well_is_named_with_its_remedy(platform: Any) -> None:
     finally:
         platform.compose("start", "mlflow")
         platform.wait_until_healthy("mlflow")
-    assert code == 1
+    assert code == 1, findings
     bad = {what: finding for what, finding in findings.items() if finding["state"] == "bad"}
     assert set(bad) == {"container mlflow", "database", "artifact store"}
     assert "make start" in bad["container mlflow"]["remedy"] and all(finding["remedy"] for finding in bad.values())

@@ -21,7 +21,10 @@ def start() -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     with ExitStack() as started:
 
         def begin(platform: Any, *command: str) -> "subprocess.Popen[str]":
-            process = started.enter_context(platform.start_inside(*command))
+            whole = ["docker", "compose", "exec", "--no-TTY", "notebook", *command]
+            pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            place = {"cwd": platform.folder, "env": platform.environment}
+            process = started.enter_context(subprocess.Popen(whole, text=True, **place, **pipes))
             started.callback(process.kill)
             return process
 
