@@ -9,7 +9,7 @@ PRELOAD ?= $(firstword $(wildcard /usr/lib/*/libtcmalloc_minimal.so.4))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train up build start stop status logs reset platform-train wheels doctor test test-faults test-platform \
-        check bench-train bench-tracking keras-fixture constraints
+        check bench-train bench-tracking bench-platform keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench-train: $(READY) $(PEERS) ## training speed against Keras + TensorFlow, int
 
 bench-tracking: $(READY) ## what tracking costs, on whole trainings, into bench/RESULTS.md
 	@LD_PRELOAD="$(PRELOAD)" $(BIN)/python bench/tracking.py $(ARGS)
+
+bench-platform: $(READY) ## how big and how quick the platform is, into bench/RESULTS.md
+	@$(BIN)/python bench/containers.py $(ARGS)
 
 keras-fixture: $(PEERS) ## make tests/data/keras.npz anew: what Keras itself computes
 	@TF_CPP_MIN_LOG_LEVEL=3 bench/peers/.venv/bin/python bench/peers/keras_fixture.py

@@ -130,12 +130,11 @@ class Platform:
         return answer.json()
 
     def tracked(self, run_id: str) -> dict[str, Any]:
-        """The run in MLflow."""
         (found,) = self.found(run_id)
         return found
 
     def found(self, run_id: str) -> list[dict[str, Any]]:
-        """The runs in MLflow that are this one: one, or none yet."""
+        """The run in MLflow, or nothing yet."""
         named = self.mlflow_post("experiments/search", filter="name = 'fashion-mnist'", max_results=1)
         experiments = [experiment["experiment_id"] for experiment in named.get("experiments", [])]
         chosen = {"experiment_ids": experiments or ["-1"], "filter": f"tags.`fmnist.run_id` = '{run_id}'"}

@@ -1,8 +1,12 @@
 """Artifacts, wherever MLflow keeps them: the same test for the platform's volume and for a real S3 server."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,3 +53,28 @@ def test_they_are_where_they_are_said_to_be(store: Any) -> None:
         refused = store.inside("python", "-c", script, service="mlflow", check=False)
         assert re.search("HTTP Error 40[03]", refused.stderr)  # without its keys
         assert store.inside("python", "-c", script, check=False).returncode != 0  # the notebook does not reach it
+
+
+def test_it_is_trained_on_from_the_host_and_by_make(platform: Any, tmp_path: Path) -> None:
+    by_make = platform.make("platform-train", f"ARGS={' '.join(platform.train_few(EPOCHS)[2:])}")
+    platform.tracked(json.loads(by_make.stdout)["run_id"])
+    settings = {"FMNIST_HOME": str(platform.folder / "var"), "MLFLOW_TRACKING_URI": platform.mlflow}
+    few = ["--data", str(platform.folder / "var" / "data" / "few")]
+    command = [sys.executable, "-m", "fmnist", *platform.train_few(EPOCHS)[1:], *few]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | settings, check=True, stdout=subprocess.PIPE, text=True
+    )
+    run_id = json.loads(done.stdout)["run_id"]
+    run = platform.tracked(run_id)
+    assert run["info"]["artifact_uri"].startswith("mlflow-artifacts:/")
+    in_mlflow, in_tensorboard = platform.wait(
+        lambda: (found := platform.steps(run_id, "val_loss")) and found[1] and found, "TensorBoard to show it"
+    )
+    assert in_mlflow == in_tensorboard == [1, 2]
+
+
+def test_only_with_its_file_a_gpu_is_asked_for(platform: Any) -> None:
+    with_it = ["--file", "compose.yaml", "--file", "compose.gpu.yaml"]
+    for files, asked in (([], False), (with_it, True)):
+        told = json.loads(platform.compose(*files, "config", "--format", "json").stdout)
+        assert ("devices" in json.dumps(told["services"]["notebook"].get("deploy", {}))) is asked

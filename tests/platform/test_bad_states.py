@@ -96,8 +96,3 @@ def test_a_missing_setting_stops_it_with_a_sentence(built: Any) -> None:
         assert "required variable PLATFORM_UID is missing a value: give it in .env" in complaint(built, "start")
     finally:
         settings.write_text(before)
-
-
-def test_reset_asks_first(built: Any) -> None:
-    assert complaint(built, "reset").startswith("nothing was deleted; that takes a yes")
-    assert (built.folder / "secrets" / "jupyter_token").exists()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,18 +73,34 @@ def test_stopped_or_taken_down_it_keeps_everything(platform: Any) -> None:
     assert platform.token == token
 
 
+def runs(platform: Any) -> set[Path]:
+    return set((platform.folder / "var" / "runs").glob("*-*-*"))
+
+
 def listed(platform: Any) -> list[dict[str, Any]]:
     shown = platform.compose("ps", "--all", "--format", "json").stdout
     return [json.loads(line) for line in shown.splitlines()]
 
 
+def test_a_stop_lets_a_training_leave_its_last_epoch_whole(platform: Any, start: Any) -> None:
+    known = runs(platform)
+    training = start(platform, *platform.train_few(200))
+    (folder,) = platform.wait(lambda: runs(platform) - known, "the run's folder")
+    platform.wait(lambda: (folder / "checkpoint").exists(), "the first epoch")
+    platform.make("stop")
+    _, err = training.communicate()
+    assert training.returncode == 143
+    assert f"run {folder.name}" in err and "--resume" in err
+    assert {container["ExitCode"] for container in listed(platform)} <= {0, 143}
+    platform.make("start")
+
+
 @pytest.mark.parametrize("service", ["postgres", "mlflow", "tensorboard", "notebook"])
 def test_a_killed_service_comes_back_and_the_training_is_whole(platform: Any, service: str, start: Any) -> None:
     """Killed from outside, with -9: after `docker kill`, no restart policy acts."""
-    known = set((platform.folder / "var" / "runs").glob("*-*-*"))
+    known = runs(platform)
     training = start(platform, *platform.train_few(EPOCHS))
-    runs = lambda: set((platform.folder / "var" / "runs").glob("*-*-*")) - known  # noqa: E731
-    (folder,) = platform.wait(runs, "the run's folder")
+    (folder,) = platform.wait(lambda: runs(platform) - known, "the run's folder")
     reached = lambda: platform.found(folder.name) and platform.steps(folder.name, "val_loss")[0]  # noqa: E731
     platform.wait(reached, "the first epoch in MLflow")
     victim = platform.inspect(service)

@@ -1,0 +1,136 @@
+"""What the platform weighs and how long it takes to start: a copy of the checkout, on ports of its own.
+
+make bench-platform        n = 3 cold and warm starts, some minutes, into bench/RESULTS.md
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from results import keep, machine
+
+ROOT = Path(__file__).parents[1]
+MARK = "<!-- platform -->"
+BASES = {"postgres": "postgres:17-bookworm"}
+BASE = "python:3.11-slim-bookworm"
+IMAGES = ("postgres", "tensorboard", "mlflow", "notebook")
+PORTS = ("FMNIST_NOTEBOOK_PORT", "FMNIST_TENSORBOARD_PORT", "FMNIST_MLFLOW_PORT")
+MEGABYTE = 10**6  # as `docker images` counts
+SETTLED = 60  # seconds until what a start did is over
+
+
+class Copy:
+    """A copy of the checkout with a platform of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for name in listed.splitlines():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+        with ExitStack() as held:
+            taken = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
+            ports = {name: str(one.getsockname()[1]) for name, one in zip(PORTS, taken, strict=True)}
+        self.folder, self.name = folder, "fmnist-bench"
+        own = {"PLATFORM_NAME": self.name, "NOTEBOOK_CONTAINER": f"{self.name}-notebook"}
+        self.environment = os.environ | ports | own
+        self.environment.pop("FMNIST_HOME", None)
+
+    def run(self, *command: str) -> str:
+        """What it prints."""
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(done.stderr)
+        return done.stdout
+
+    def start(self) -> float:
+        """Seconds until all is healthy."""
+        started = time.perf_counter()
+        self.run("make", "start")
+        return time.perf_counter() - started
+
+    def memory(self) -> dict[str, float]:
+        """Megabytes by service, as cgroups count them without the page cache that can be dropped."""
+        names = self.run("docker", "compose", "ps", "--format", "{{.Service}} {{.ID}}").splitlines()
+        shown = {}
+        for service, identity in (line.split() for line in names):
+            told = json.loads(self.run("docker", "stats", "--no-stream", "--format", "json", identity))
+            shown[service] = _megabytes(told["MemUsage"].split(" / ")[0])
+        return shown
+
+
+def _megabytes(text: str) -> float:
+    number = float(text.rstrip("KMGiB"))
+    return number * {"K": 1024, "M": 1024**2, "G": 1024**3}[text.removesuffix("iB")[-1]] / MEGABYTE
+
+
+def size(image: str) -> float:
+    command = ["docker", "image", "inspect", "--format", "{{.Size}}", image]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) / MEGABYTE
+
+
+def section(cold: list[float], warm: list[float], memory: dict[str, float]) -> str:
+    version = subprocess.run(
+        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    rows = []
+    for name in IMAGES:
+        base = size(BASES.get(name, BASE))
+        rows.append(f"| {name} | {size(f'fmnist/{name}') - base:,.0f} | {base:,.0f} | {memory[name]:,.0f} |")
+    starts = [
+        f"| {kind} | {statistics.median(times):.1f} | {min(times):.1f}-{max(times):.1f} |"
+        for kind, times in (("cold: no database yet", cold), ("warm: after make stop", warm))
+    ]
+    return "\n".join(
+        [
+            "## The platform",
+            "",
+            f"{machine()}; Docker {version}; n = {len(cold)} starts each. `make bench-platform`",
+            "",
+            "| image | layers above the base, MB | base, MB | memory idle, MB |",
+            "|---|---|---|---|",
+            *rows,
+            f"| all four | | | {sum(memory.values()):,.0f} |",
+            "",
+            "| make start, until all is healthy | seconds, median | range |",
+            "|---|---|---|",
+            *starts,
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--starts", type=int, default=3)
+    arguments = parser.parse_args()
+    cold, warm = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Copy(Path(scratch))
+        copy.run("make", "build")
+        try:
+            for _ in range(arguments.starts):
+                cold.append(copy.start())
+                copy.run("make", "stop")
+                warm.append(copy.start())
+                print(f"cold {cold[-1]:.1f} s, warm {warm[-1]:.1f} s", flush=True)
+                if len(cold) < arguments.starts:
+                    copy.run("docker", "compose", "down", "--volumes")
+            time.sleep(SETTLED)
+            memory = copy.memory()
+        finally:
+            copy.run("docker", "compose", "down", "--volumes")
+    text = section(cold, warm, memory)
+    print(text)
+    if arguments.starts >= 3:
+        keep(MARK, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""A platform whose artifacts have no room: what it says, and how one gets rid of it."""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+EPOCHS = 2
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+FULL = """
+volumes:
+  artifacts:
+    driver: local
+    driver_opts: {type: tmpfs, device: tmpfs, o: "size=64k,uid=1000,gid=1000"}
+"""
+
+
+@pytest.fixture(scope="module")
+def full(make_platform: Callable[..., Any]) -> Iterator[Any]:
+    """A platform whose volume of artifacts takes 64 kB."""
+    platform = make_platform(COMPOSE_FILE="compose.yaml:full.yaml")
+    (platform.folder / "full.yaml").write_text(FULL)
+    platform.make("start")
+    yield platform
+    platform.remove()
+
+
+def test_a_full_volume_stops_no_training_and_is_named(full: Any) -> None:
+    done = full.inside("env", "FMNIST_SYNC_WAIT=5", *full.train_few(EPOCHS))
+    run_id = json.loads(done.stdout)["run_id"]
+    notices = [line for line in done.stderr.splitlines() if "http://mlflow:5000" in line]
+    assert len(notices) == 2, done.stderr  # once while it trains, once at the end
+    assert "the training goes on, and it is sent later" in notices[0]
+    assert (
+        f"run {run_id}: not all of it has been sent" in notices[1] and "send the rest with: fmnist sync" in notices[1]
+    )
+    told = full.inside("fmnist", "doctor", "--json", check=False)
+    (finding,) = [one for one in json.loads(told.stdout)["findings"] if one["what"] == "artifact store"]
+    assert finding["state"] == "bad" and "make room" in finding["remedy"] and told.returncode == 1
+
+
+def complaint(platform: Any, *targets: str) -> str:
+    done = platform.make(*targets, check=False)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("platform: ")]
+    return str(line.removeprefix("platform: "))
+
+
+def test_a_lost_password_is_told_before_another_is_made(full: Any) -> None:
+    password = full.folder / "secrets" / "mlflow_database_password"
+    kept = password.read_text()
+    password.unlink()
+    told = complaint(full, "start")
+    assert told.startswith("secrets/mlflow_database_password: is gone, and the database was made with it; restore it")
+    assert not password.exists()
+    password.write_text(kept)
+
+
+def test_reset_deletes_after_a_yes_and_a_start_makes_all_anew(full: Any) -> None:
+    volumes = ("docker", "volume", "ls", "--quiet", "--filter", f"name={full.name}_")
+    assert complaint(full, "reset").startswith("nothing was deleted; that takes a yes")
+    assert len(full.run(*volumes).stdout.split()) == 2
+    token, runs = full.token, list((full.folder / "var" / "runs").glob("*-*"))
+    full.make("reset", "ARGS=--yes")
+    assert full.run(*volumes).stdout == "" and not (full.folder / "secrets").exists()
+    assert (full.folder / ".env").exists() and list((full.folder / "var" / "runs").glob("*-*")) == runs
+    full.make("start")
+    assert full.token != token
+    assert full.mlflow_post("experiments/search", filter="name = 'fashion-mnist'", max_results=1) == {}

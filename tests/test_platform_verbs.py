@@ -1,0 +1,109 @@
+"""What `make start` and its kin are made of, as far as it needs no Docker: the scripts of `platform/`."""
+
+import ast
+import importlib.util
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+PLATFORM = Path(__file__).parents[1] / "platform"
+
+
+@pytest.fixture(autouse=True)
+def modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They find each other as scripts of one folder do; and no Docker is asked."""
+    monkeypatch.syspath_prepend(PLATFORM)
+    monkeypatch.setenv("PATH", "")
+    for name in ("engine", "ports", "verbs"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, PLATFORM / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_ports_that_cannot_be_are_told() -> None:
+    ports = load("ports")
+    for given in ("web", "0", "65536", "-1", ""):
+        assert ports.number_problem({"X_PORT": ("X", given)}).startswith(f"X_PORT {given!r}: is no port; give")
+    same = {"X_PORT": ("X", "8080"), "Y_PORT": ("Y", "8080")}
+    assert ports.number_problem(same) == "X_PORT and Y_PORT: are both 8080; give each a port of its own"
+    assert ports.number_problem({"X_PORT": ("X", "8080")}) is None
+
+
+def test_who_holds_a_port_is_named() -> None:
+    ports = load("ports")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = ports.taken_problem("127.0.0.1", {"X_PORT": ("X", str(port))})
+    assert re.match(rf"port {port} for X: is taken by .+ \(pid {os.getpid()}\); stop that, or set X_PORT in .env", told)
+    assert ports.taken_problem("127.0.0.1", {"X_PORT": ("X", str(port))}) is None
+    assert "is no address of this machine" in ports.taken_problem("203.0.113.7", {"X_PORT": ("X", str(port))})
+
+
+@pytest.mark.parametrize(
+    ("version", "oldest", "old"),
+    [
+        ("24.0.7", (24, 0), False),
+        ("26.1.5+dfsg1", (24, 0), False),
+        ("20.10.24", (24, 0), True),
+        ("v2.17", (2, 20), True),
+    ],
+)
+def test_an_old_version_is_told(version: str, oldest: tuple[int, int], old: bool) -> None:
+    engine = load("engine")
+    if not old:
+        return engine._check_age("docker", version, oldest)
+    with pytest.raises(engine.Trouble, match=f"docker {re.escape(version)}: is too old; install {oldest[0]}"):
+        engine._check_age("docker", version, oldest)
+    return None
+
+
+def test_without_docker_it_says_what_to_install() -> None:
+    engine = load("engine")
+    with pytest.raises(engine.Trouble, match="docker: is not installed; install Docker 24 or newer"):
+        engine.check_engine()
+
+
+def test_the_first_settings_name_who_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    verbs = load("verbs")
+    monkeypatch.setattr(os, "getuid", lambda: 1234)
+    monkeypatch.setattr(os, "getgid", lambda: 567)
+    monkeypatch.setenv("SUDO_USER", "ada")
+    told = verbs._first_settings()
+    assert "\nPLATFORM_UID=1234\nPLATFORM_GID=567\nPLATFORM_USER=ada\n" in told
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert "\nPLATFORM_UID=1000\nPLATFORM_GID=1000\n" in verbs._first_settings()
+
+
+def test_every_setting_of_compose_is_explained() -> None:
+    named = set(re.findall(r"\$\{([A-Z0-9_]+)", (PLATFORM.parent / "compose.yaml").read_text()))
+    explained = set(re.findall(r"^#?([A-Z0-9_]+)=", (PLATFORM.parent / ".env.example").read_text(), re.MULTILINE))
+    assert named == explained - {"COMPOSE_PROFILES"}
+
+
+def test_images_install_pinned_packages_only() -> None:
+    pinned = {line.split("==")[0] for line in (PLATFORM.parent / "constraints.txt").read_text().splitlines()}
+    for file in PLATFORM.glob("*/requirements.txt"):
+        assert {line.split("==")[0] for line in file.read_text().splitlines()} <= pinned, file
+    for file in PLATFORM.glob("*/Dockerfile"):
+        (base,) = re.findall(r"^FROM (.+)$", file.read_text(), re.MULTILINE)
+        assert base in ("postgres:17-bookworm", "python:3.11-slim-bookworm"), file
+
+
+def test_they_use_nothing_that_python_3_8_lacks() -> None:
+    for name in ("engine", "ports", "verbs"):
+        source = (PLATFORM / f"{name}.py").read_text()
+        ast.parse(source, feature_version=(3, 8))
+        assert not re.search(
+            r"\.(removeprefix|removesuffix|readlink|is_relative_to)\(|zip\(.*strict", source.replace("os.readlink(", "")
+        )
