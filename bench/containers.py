@@ -19,6 +19,7 @@ from results import keep, machine
 
 ROOT = Path(__file__).parents[1]
 MARK = "<!-- platform -->"
+NAME = "fmnist-bench"
 BASES = {"postgres": "postgres:17-bookworm"}
 BASE = "python:3.11-slim-bookworm"
 IMAGES = ("postgres", "tensorboard", "mlflow", "notebook")
@@ -38,8 +39,8 @@ class Copy:
         with ExitStack() as held:
             taken = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
             ports = {name: str(one.getsockname()[1]) for name, one in zip(PORTS, taken, strict=True)}
-        self.folder, self.name = folder, "fmnist-bench"
-        own = {"PLATFORM_NAME": self.name, "NOTEBOOK_CONTAINER": f"{self.name}-notebook"}
+        self.folder = folder
+        own = {"PLATFORM_NAME": NAME, "NOTEBOOK_CONTAINER": f"{NAME}-notebook"}
         self.environment = os.environ | ports | own
         self.environment.pop("FMNIST_HOME", None)
 
@@ -83,7 +84,7 @@ def section(cold: list[float], warm: list[float], memory: dict[str, float]) -> s
     rows = []
     for name in IMAGES:
         base = size(BASES.get(name, BASE))
-        rows.append(f"| {name} | {size(f'fmnist/{name}') - base:,.0f} | {base:,.0f} | {memory[name]:,.0f} |")
+        rows.append(f"| {name} | {size(f'{NAME}/{name}') - base:,.0f} | {base:,.0f} | {memory[name]:,.0f} |")
     starts = [
         f"| {kind} | {statistics.median(times):.1f} | {min(times):.1f}-{max(times):.1f} |"
         for kind, times in (("cold: no database yet", cold), ("warm: after make stop", warm))

@@ -23,6 +23,7 @@ SERVICES = {  # whose pages a browser opens: name, setting, default
 }
 WRITTEN = ("var/data", "var/home", "var/models", "var/runs", "var/tensorboard", "notebooks")
 """What the notebook writes to."""
+GENERATED = ("postgres_password", "mlflow_database_password", "jupyter_token")
 
 
 def prepare() -> None:
@@ -53,12 +54,7 @@ def _make_secrets() -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
     keys = f"[default]\naws_access_key_id = {secrets.token_hex(10)}\naws_secret_access_key = {secrets.token_hex(20)}\n"
-    made = {
-        "postgres_password": secrets.token_urlsafe(24),
-        "mlflow_database_password": secrets.token_urlsafe(24),
-        "jupyter_token": secrets.token_urlsafe(24),
-        "s3_credentials": keys,
-    }
+    made = {**{name: secrets.token_urlsafe(24) for name in GENERATED}, "s3_credentials": keys}
     missing = [name for name in made if not (folder / name).exists()]
     if "mlflow_database_password" in missing and _has_database():
         raise Trouble(
@@ -117,6 +113,8 @@ def start(arguments: list[str]) -> None:
                 compose("logs", "--no-log-prefix", "--tail", "8", container["Service"], check=False, stdout=sys.stderr)
         raise Trouble("the platform: did not get healthy, see above; make logs shows all, docs/platform.md helps")
     show_pages()
+    if not (settings().get("FMNIST_HOST") or "127.").startswith("127."):
+        print("\nMLflow and TensorBoard ask for no password: whoever reaches this address can use them")
 
 
 def show_pages() -> None:
@@ -174,30 +172,35 @@ def train(arguments: list[str]) -> None:
 def wheels(arguments: list[str]) -> None:
     """Fetch what the images' Dockerfiles install, as the images' own Python wants it."""
     check_engine()
-    folder = ROOT / "platform" / "wheels"
-    (folder / "complete").unlink(missing_ok=True)
-    asked_of = [name for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS") if os.environ.get(name)]
-    options = [option for name in asked_of for option in ("--env", name)]
-    if (local := Path(os.environ.get("PIP_FIND_LINKS") or "none")).is_dir():
-        options += ["--volume", f"{local.resolve()}:{os.environ['PIP_FIND_LINKS']}:ro"]
-    mounts = ["--volume", f"{ROOT}:/checkout:ro", "--volume", f"{folder}:/wheels"]
+    folder, mark = ROOT / "platform" / "wheels", ROOT / "platform" / "wheels" / "constraints.txt"
+    mark.unlink(missing_ok=True)
+    given = [name for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS") if os.environ.get(name)]
+    options = ["--user", f"{os.getuid()}:{os.getgid()}", "--env", "HOME=/tmp"]
+    options += [option for name in given for option in ("--env", name)]
+    if Path(local := os.environ.get("PIP_FIND_LINKS") or "none").is_dir():
+        options += ["--volume", f"{Path(local).resolve()}:{local}:ro"]
+    options += ["--volume", f"{ROOT}:/checkout:ro", "--volume", f"{folder}:/wheels"]
     needs = ["/checkout[notebook]", "editables", "hatchling"]
-    for name in ("mlflow", "tensorboard"):
-        needs += ["--requirement", f"/checkout/platform/{name}/requirements.txt"]
+    for file in sorted((ROOT / "platform").glob("*/requirements.txt")):
+        needs += ["--requirement", f"/checkout/platform/{file.parent.name}/requirements.txt"]
     command = ["python", "-m", "pip", "download", "--dest", "/wheels", "--constraint", "/checkout/constraints.txt"]
-    docker("run", "--rm", *options, *mounts, "python:3.11-slim-bookworm", *command, *needs, *arguments)
-    (folder / "complete").touch()
+    docker("run", "--rm", *options, "python:3.11-slim-bookworm", *command, *needs, *arguments)
+    shutil.copy(ROOT / "constraints.txt", mark)  # it is complete for these: install.sh compares
 
 
 def reset(arguments: list[str]) -> None:
-    """Delete database, artifacts and secrets, after asking."""
+    """Delete database, artifacts and generated secrets, after asking."""
     _check_started()
-    print("This deletes all that MLflow knows of runs, all models and artifacts it keeps, and the secrets.")
-    print("The runs' own folders and TensorBoard's logs (var/), notebooks/, data/ and .env stay.")
+    print(
+        "This deletes all that MLflow knows of runs, all models and artifacts it keeps on this machine, and passwords"
+    )
+    print("and token. The runs' own folders and TensorBoard's logs (var/), notebooks/, data/, .env and the keys of a")
+    print("bucket (secrets/s3_credentials) stay.")
     if arguments != ["--yes"] and (not sys.stdin.isatty() or input("Type yes to delete: ").strip() != "yes"):
         raise Trouble("nothing was deleted; that takes a yes at the terminal, or make reset ARGS=--yes")
     compose("down", "--volumes", "--remove-orphans")
-    shutil.rmtree(ROOT / "secrets", ignore_errors=True)
+    for name in GENERATED:
+        (ROOT / "secrets" / name).unlink(missing_ok=True)
 
 
 VERBS = {verb.__name__: verb for verb in (build, start, stop, status, logs, reset, train, wheels)}

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +106,12 @@ class Platform:
 
     def remove(self) -> None:
         if (self.folder / ".env").exists():
-            self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5")
+            self.compose("down", "--volumes", "--remove-orphans", "--rmi", "all", "--timeout", "5")
 
-    @cached_property
+    @property
     def http(self) -> requests.Session:
         session = requests.Session()
-        session.trust_env = False  # no proxy stands between
+        session.trust_env = False  # no proxy stands between; and no cookie of an earlier request
         return session
 
     @property
