@@ -21,8 +21,9 @@ volumes:
 @pytest.fixture(scope="module")
 def full(make_platform: Callable[..., Any]) -> Iterator[Any]:
     """A platform whose volume of artifacts takes 64 kB."""
-    platform = make_platform(COMPOSE_FILE="compose.yaml:full.yaml")
+    platform = make_platform()
     (platform.folder / "full.yaml").write_text(FULL)
+    platform.environment["COMPOSE_FILE"] = "compose.yaml:full.yaml"
     platform.make("start")
     yield platform
     platform.remove()
