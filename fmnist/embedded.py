@@ -105,8 +105,11 @@ def mlflow(host: str, port: Port, destinations: Destinations) -> Server:
 def tensorboard(host: str, port: Port, destinations: Destinations) -> Server:
     """TensorBoard on the folder of all runs, with the pictures of every epoch, of which it keeps ten by default."""
     options = ["--logdir", str(make_folder(destinations.logs)), "--host", host, "--port", str(port.number)]
-    command = _python("tensorboard.main", *options, "--samples_per_plugin", "images=1000")
-    return Server(port, command, {}, "/")
+    options += ["--samples_per_plugin", "images=1000"]
+    if not is_loopback(host):  # under which names a network knows this machine, nobody can say
+        return Server(port, _python("tensorboard.main", *options), {}, "/")
+    environment = {"ALLOWED_HOSTS": "", "PUBLISHED_PORT": str(port.number)}
+    return Server(port, _python("fmnist.tensorboard_server", *options), environment, "/")
 
 
 def notebook(host: str, port: Port, home: Path, destinations: Destinations) -> Server:

@@ -115,7 +115,8 @@ def check_mlflow(up: Up, run_id: str) -> None:
     foreign = {"Origin": "http://elsewhere.example"}
     refused = up.session.post(f"{api}/experiments/create", json={"name": "x"}, headers=foreign, timeout=60)
     assert refused.status_code == 403
-    assert up.get("MLflow", "", headers={"Host": "elsewhere.example"}).status_code == 403
+    for name in ("MLflow", "TensorBoard"):
+        assert up.get(name, "", headers={"Host": "elsewhere.example"}).status_code == 403
 
 
 def check_notebook(up: Up, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""TensorBoard behind a list of the names under which it may be asked.
+"""TensorBoard behind a list of the names under which it may be asked: a script, in `fmnist up` and in its container.
 
 It answers whatever `Host` a browser is made to send, so that a page of a stranger, whose own name is pointed at this
 machine (DNS rebinding), could read every run. Here such a request gets 403.
@@ -9,16 +9,13 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from absl import app
-from tensorboard import default, main_lib, program
-
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def allowed_hosts(port: str, further: str) -> set[str]:
-    """As a `Host` header has them."""
-    names = [name.strip().lower() for name in further.split(",") if name.strip()]
-    return {"tensorboard:6006", *names, *(f"{name}:{port}" for name in ["localhost", "127.0.0.1", *names])}
+def allowed_hosts(names: str, port: str) -> set[str]:
+    """As a `Host` header has them. `names`: further ones than this machine's own, with commas."""
+    further = [name.strip().lower() for name in names.split(",") if name.strip()]
+    return {*further, *(f"{name}:{port}" for name in ["localhost", "127.0.0.1", "[::1]", *further])}
 
 
 def guarded(tensorboard: Wsgi, allowed: set[str]) -> Wsgi:
@@ -29,13 +26,17 @@ def guarded(tensorboard: Wsgi, allowed: set[str]) -> Wsgi:
         if host in allowed:
             return tensorboard(environ, start_response)
         start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
-        return [f"Host {host!a}: is not known here; add it to ALLOWED_HOSTS in .env, and make start\n".encode()]
+        return [f"Host {host!a}: is not known here; see ALLOWED_HOSTS in docs/platform.md\n".encode()]
 
     return answer
 
 
 def main() -> None:
-    allowed = allowed_hosts(os.environ["PUBLISHED_PORT"], os.environ["ALLOWED_HOSTS"])
+    """TensorBoard's own flags; the names and the port of browsers come from the environment."""
+    from absl import app
+    from tensorboard import default, main_lib, program
+
+    allowed = allowed_hosts(os.environ["ALLOWED_HOSTS"], os.environ["PUBLISHED_PORT"])
     main_lib.global_init()
     tensorboard = program.TensorBoard(
         default.get_plugins(),
