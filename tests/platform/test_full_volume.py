@@ -33,11 +33,10 @@ def test_a_full_volume_stops_no_training_and_is_named(full: Any) -> None:
     done = full.inside("env", "FMNIST_SYNC_WAIT=5", *full.train_few(EPOCHS))
     run_id = json.loads(done.stdout)["run_id"]
     notices = [line for line in done.stderr.splitlines() if "http://mlflow:5000" in line]
-    assert len(notices) == 2, done.stderr  # once while it trains, once at the end
-    assert "the training goes on, and it is sent later" in notices[0]
-    assert (
-        f"run {run_id}: not all of it has been sent" in notices[1] and "send the rest with: fmnist sync" in notices[1]
-    )
+    assert 1 <= len(notices) <= 2, done.stderr  # once while it trains, if it lasts, and once at the end
+    assert all("the training goes on, and it is sent later" in notice for notice in notices[:-1])
+    assert f"run {run_id}: not all of it has been sent" in notices[-1]
+    assert notices[-1].endswith("send the rest with: fmnist sync")
     told = full.inside("fmnist", "doctor", "--json", check=False)
     (finding,) = [one for one in json.loads(told.stdout)["findings"] if one["what"] == "artifact store"]
     assert finding["state"] == "bad" and "make room" in finding["remedy"] and told.returncode == 1
