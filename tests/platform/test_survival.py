@@ -58,6 +58,9 @@ def check_whole(platform: Any, run_id: str) -> None:
 def test_stopped_or_taken_down_it_keeps_everything(platform: Any) -> None:
     run_id = json.loads(platform.inside(*platform.train_few(EPOCHS)).stdout)["run_id"]
     check_whole(platform, run_id)
+    platform.inside("fmnist", "sync", check=False)  # earlier tests' runs may be on their way still
+    shown = lambda: everything(platform)["scalars"].values()  # noqa: E731
+    platform.wait(lambda: all("test_loss" in tags for tags in shown()), "every run to be whole in TensorBoard")
     before = everything(platform)
     token = platform.token
     platform.make("stop")

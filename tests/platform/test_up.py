@@ -136,14 +136,14 @@ def check_notebook(up: Up, folder: Path) -> None:
     assert all(token not in " ".join(process.cmdline()) for process in up.family())
 
 
-@pytest.mark.parametrize("name", ["mlflow", "tensorboard.main", "jupyterlab"])
+@pytest.mark.parametrize("name", ["mlflow", "fmnist.tensorboard_server", "jupyterlab"])
 def test_one_that_is_killed_ends_the_others_and_is_named(up: Up, name: str) -> None:
     family = up.family()
     (server,) = (process for process in family if process.cmdline()[1:4] == ["-P", "-m", name])
     server.kill()
     _, err = up.process.communicate(timeout=WAIT)
     up.check_nothing_left(family)
-    shown = {"mlflow": "MLflow", "tensorboard.main": "TensorBoard", "jupyterlab": "JupyterLab"}[name]
+    shown = {"mlflow": "MLflow", "fmnist.tensorboard_server": "TensorBoard", "jupyterlab": "JupyterLab"}[name]
     assert up.process.returncode == 1
     assert err.splitlines()[-1].startswith(f"fmnist: {shown}: was killed by SIGKILL; it last said: ")
 
