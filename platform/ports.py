@@ -10,16 +10,21 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
-from typing import Dict, Tuple
-
-Wanted = Dict[str, Tuple[str, str]]
-"""By variable: whose port it is to be, and the port as it was given."""
+from typing import Iterable, NamedTuple
 
 
-def number_problem(wanted: Wanted) -> str | None:
+class Wanted(NamedTuple):
+    variable: str
+    name: str
+    """Whose it is to be."""
+    given: str
+    """The port, as it was given."""
+
+
+def number_problem(wanted: Iterable[Wanted]) -> str | None:
     """What is wrong with what was given, as one line."""
     taken: dict[int, str] = {}
-    for variable, (_, given) in wanted.items():
+    for variable, _, given in wanted:
         if not given.isdigit() or not 1 <= int(given) <= 65535:
             return f"{variable} {given!r}: is no port; give a number from 1 to 65535"
         if other := taken.get(int(given)):
@@ -28,9 +33,9 @@ def number_problem(wanted: Wanted) -> str | None:
     return None
 
 
-def taken_problem(host: str, wanted: Wanted) -> str | None:
+def taken_problem(host: str, wanted: Iterable[Wanted]) -> str | None:
     """Which port is not to be had, and why, as one line."""
-    problems = (_problem(host, int(given), name, variable) for variable, (name, given) in wanted.items())
+    problems = (_problem(host, int(given), name, variable) for variable, name, given in wanted)
     return next(filter(None, problems), None)
 
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from engine import ROOT, Trouble, check_engine, compose, containers, docker, project, settings
-from ports import number_problem, taken_problem
+from ports import Wanted, number_problem, taken_problem
 
 SERVICES = {  # whose pages a browser opens: name, setting, default
     "notebook": ("JupyterLab", "FMNIST_NOTEBOOK_PORT", "8888"),
@@ -66,7 +66,7 @@ def _make_secrets() -> None:
 
 
 def _has_database() -> bool:
-    return bool(docker("volume", "inspect", f"{project()}_database", check=False, capture_output=True).returncode == 0)
+    return docker("volume", "inspect", f"{project()}_database", check=False, capture_output=True).returncode == 0
 
 
 def _write(path: Path, text: str, mode: int) -> None:
@@ -81,14 +81,14 @@ def check_own_ports() -> None:
     """Raise Trouble for a port that cannot be one, or that somebody else holds."""
     values = settings()
     wanted = {
-        variable: (name, values.get(variable) or default, service)
+        service: Wanted(variable, name, values.get(variable) or default)
         for service, (name, variable, default) in SERVICES.items()
     }
-    problem = number_problem({variable: value[:2] for variable, value in wanted.items()})
+    problem = number_problem(wanted.values())
     if not problem:
         running = {container["Service"] for container in containers() if container["State"] == "running"}
-        still = {variable: value[:2] for variable, value in wanted.items() if value[2] not in running}
-        problem = taken_problem(values.get("FMNIST_HOST") or "127.0.0.1", still)
+        others = [port for service, port in wanted.items() if service not in running]
+        problem = taken_problem(values.get("FMNIST_HOST") or "127.0.0.1", others)
     if problem:
         raise Trouble(problem)
 

@@ -34,20 +34,20 @@ def load(name: str) -> ModuleType:
 def test_ports_that_cannot_be_are_told() -> None:
     ports = load("ports")
     for given in ("web", "0", "65536", "-1", ""):
-        assert ports.number_problem({"X_PORT": ("X", given)}).startswith(f"X_PORT {given!r}: is no port; give")
-    same = {"X_PORT": ("X", "8080"), "Y_PORT": ("Y", "8080")}
+        assert ports.number_problem([("X_PORT", "X", given)]).startswith(f"X_PORT {given!r}: is no port; give")
+    same = [("X_PORT", "X", "8080"), ("Y_PORT", "Y", "8080")]
     assert ports.number_problem(same) == "X_PORT and Y_PORT: are both 8080; give each a port of its own"
-    assert ports.number_problem({"X_PORT": ("X", "8080")}) is None
+    assert ports.number_problem(same[:1]) is None
 
 
 def test_who_holds_a_port_is_named() -> None:
     ports = load("ports")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        told = ports.taken_problem("127.0.0.1", {"X_PORT": ("X", str(port))})
+        told = ports.taken_problem("127.0.0.1", [("X_PORT", "X", str(port))])
     assert re.match(rf"port {port} for X: is taken by .+ \(pid {os.getpid()}\); stop that, or set X_PORT in .env", told)
-    assert ports.taken_problem("127.0.0.1", {"X_PORT": ("X", str(port))}) is None
-    assert "is no address of this machine" in ports.taken_problem("203.0.113.7", {"X_PORT": ("X", str(port))})
+    assert ports.taken_problem("127.0.0.1", [("X_PORT", "X", str(port))]) is None
+    assert "is no address of this machine" in ports.taken_problem("203.0.113.7", [("X_PORT", "X", str(port))])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the platform's tests share: an engine, the platform in a copy of the checkout, a kernel in it, a browser."""
+"""What the platform's tests share: an engine, the platform in a copy of the checkout, a kernel in it."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import websocket
 ROOT = Path(__file__).parents[2]
 ENGINE = Path(__file__).parent / "engine"
 WAIT = 300  # seconds; a busy machine is no fault
+COPY = 'git ls-files -z -co --exclude-standard | tar -c --null -T - | tar -x -C "$1"'  # what git has, or would take
 SETTINGS = ("FMNIST_NOTEBOOK_PORT", "FMNIST_TENSORBOARD_PORT", "FMNIST_MLFLOW_PORT")
 
 
@@ -44,9 +45,7 @@ class Platform:
 
     def __init__(self, folder: Path, environment: dict[str, str], **settings: str) -> None:
         self.folder = folder
-        for name in _own_files():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+        subprocess.run(["sh", "-c", COPY, "sh", folder], cwd=ROOT, check=True)
         with ExitStack() as held:
             sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in SETTINGS]
             ports = {name: str(taken.getsockname()[1]) for name, taken in zip(SETTINGS, sockets, strict=True)}
@@ -61,13 +60,21 @@ class Platform:
         self.name = name
 
     def run(self, *command: str, check: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | options
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, text=True, check=False, **options)
+        quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+        options = {"cwd": self.folder, "env": self.environment, "text": True, "check": False} | quiet | options
+        done = subprocess.run(command, **options)
         assert not check or done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
     def make(self, *targets: str, **options: Any) -> "subprocess.CompletedProcess[str]":
         return self.run("make", "--silent", *targets, **options)
+
+    def complaint(self, *targets: str, **environment: str) -> str:
+        """The one line that make's own verb ends with."""
+        done = self.make(*targets, check=False, env=self.environment | environment)
+        assert done.returncode != 0 and "Traceback" not in done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("platform: ")]
+        return str(line.removeprefix("platform: "))
 
     def compose(self, *arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
         return self.run("docker", "compose", *arguments, **options)
@@ -119,12 +126,13 @@ class Platform:
         return (self.folder / "secrets" / "jupyter_token").read_text()
 
     def mlflow_post(self, endpoint: str, **values: Any) -> Any:
-        answer = self.http.post(f"{self.mlflow}/api/2.0/mlflow/{endpoint}", json=values, timeout=60)
-        answer.raise_for_status()
-        return answer.json()
+        return self._mlflow("POST", endpoint, json=values)
 
     def mlflow_get(self, endpoint: str, **values: Any) -> Any:
-        answer = self.http.get(f"{self.mlflow}/api/2.0/mlflow/{endpoint}", params=values, timeout=60)
+        return self._mlflow("GET", endpoint, params=values)
+
+    def _mlflow(self, method: str, endpoint: str, **options: Any) -> Any:
+        answer = self.http.request(method, f"{self.mlflow}/api/2.0/mlflow/{endpoint}", timeout=60, **options)
         answer.raise_for_status()
         return answer.json()
 
@@ -148,13 +156,6 @@ class Platform:
         )
         there = [int(step) for _, step, _ in shown.json()] if shown.ok else []
         return [int(point.get("step", 0)) for point in points], there
-
-
-def _own_files() -> list[str]:
-    """What git has, or would take."""
-    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard", "--deduplicate"]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    return [name for name in listed if (ROOT / name).is_file()]
 
 
 @pytest.fixture(scope="session")
@@ -231,19 +232,16 @@ class Kernel:
 
 @pytest.fixture
 def kernel(platform: Platform) -> Iterator[Kernel]:
-    live = Kernel(platform)
-    yield live
-    live.close()
+    with closing(Kernel(platform)) as live:
+        yield live
 
 
 @pytest.fixture(scope="session")
 def story(platform: Platform) -> str:
     """The notebook, cell by cell, in its container. Gives the id of its whole run."""
-    live = Kernel(platform)
     notebook = json.loads((platform.folder / "notebooks" / "fashion_mnist.ipynb").read_text())
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            live.run("".join(cell["source"]))
-    run_id = live.value("run.id").strip("'")
-    live.close()
-    return run_id
+    with closing(Kernel(platform)) as live:
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code":
+                live.run("".join(cell["source"]))
+        return live.value("run.id").strip("'")

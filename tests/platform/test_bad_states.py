@@ -18,18 +18,8 @@ def built(make_platform: Callable[..., Any]) -> Any:
     return make_platform()
 
 
-def complaint(platform: Any, *targets: str, **environment: str) -> str:
-    """The one line that make's own verb ends with."""
-    changed = platform.environment | environment
-    command = ["make", "--silent", *targets]
-    done = subprocess.run(command, cwd=platform.folder, env=changed, capture_output=True, text=True, check=False)
-    assert done.returncode != 0 and "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("platform: ")]
-    return line.removeprefix("platform: ")
-
-
 def test_without_an_engine_it_says_so(built: Any, tmp_path: Path) -> None:
-    told = complaint(built, "start", DOCKER_HOST=f"unix://{tmp_path}/none.sock")
+    told = built.complaint("start", DOCKER_HOST=f"unix://{tmp_path}/none.sock")
     assert re.fullmatch(r"docker: its engine does not answer \(.*\); start it, or get the right to use it", told)
 
 
@@ -46,13 +36,13 @@ def test_too_old_an_engine_is_told(
     fake = tmp_path / "docker"
     fake.write_text(f'#!/bin/sh\n[ "$1" = compose ] && echo {compose_version} || echo {engine_version}\n')
     fake.chmod(0o755)
-    assert complaint(built, "start", PATH=f"{tmp_path}:{built.environment['PATH']}") == told
+    assert built.complaint("start", PATH=f"{tmp_path}:{built.environment['PATH']}") == told
 
 
 def test_a_taken_port_names_its_holder(built: Any) -> None:
     port = str(built.ports["FMNIST_MLFLOW_PORT"])
     with socket.create_server(("127.0.0.1", int(port))):
-        told = complaint(built, "start")
+        told = built.complaint("start")
     held = (
         rf"port {port} for MLflow: is taken by .*pytest.* \(pid {os.getpid()}\); stop that, or set FMNIST_MLFLOW_PORT"
     )
@@ -69,7 +59,7 @@ def test_a_running_make_up_is_named(built: Any, tmp_path: Path) -> None:
         assert other.stdout is not None
         other.stdout.readline()
         try:
-            assert f"is taken by make up (pid {other.pid})" in complaint(built, "start")
+            assert f"is taken by make up (pid {other.pid})" in built.complaint("start")
         finally:
             other.kill()
 
@@ -85,7 +75,7 @@ def test_a_running_make_up_is_named(built: Any, tmp_path: Path) -> None:
     ],
 )
 def test_a_setting_that_cannot_be_is_told(built: Any, changes: dict[str, str], told: str) -> None:
-    assert complaint(built, "start", **changes).startswith(told)
+    assert built.complaint("start", **changes).startswith(told)
 
 
 def test_a_missing_setting_stops_it_with_a_sentence(built: Any) -> None:
@@ -93,6 +83,6 @@ def test_a_missing_setting_stops_it_with_a_sentence(built: Any) -> None:
     before = settings.read_text()
     settings.write_text(re.sub(r"\nPLATFORM_UID=\d+\n", "\n", before))
     try:
-        assert "required variable PLATFORM_UID is missing a value: give it in .env" in complaint(built, "start")
+        assert "required variable PLATFORM_UID is missing a value: give it in .env" in built.complaint("start")
     finally:
         settings.write_text(before)

@@ -42,18 +42,11 @@ def test_a_full_volume_stops_no_training_and_is_named(full: Any) -> None:
     assert finding["state"] == "bad" and "make room" in finding["remedy"] and told.returncode == 1
 
 
-def complaint(platform: Any, *targets: str) -> str:
-    done = platform.make(*targets, check=False)
-    assert done.returncode != 0 and "Traceback" not in done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("platform: ")]
-    return str(line.removeprefix("platform: "))
-
-
 def test_a_lost_password_is_told_before_another_is_made(full: Any) -> None:
     password = full.folder / "secrets" / "mlflow_database_password"
     kept = password.read_text()
     password.unlink()
-    told = complaint(full, "start")
+    told = full.complaint("start")
     assert told.startswith("secrets/mlflow_database_password: is gone, and the database was made with it; restore it")
     assert not password.exists()
     password.write_text(kept)
@@ -61,7 +54,7 @@ def test_a_lost_password_is_told_before_another_is_made(full: Any) -> None:
 
 def test_reset_deletes_after_a_yes_and_a_start_makes_all_anew(full: Any) -> None:
     volumes = ("docker", "volume", "ls", "--quiet", "--filter", f"name={full.name}_")
-    assert complaint(full, "reset").startswith("nothing was deleted; that takes a yes")
+    assert full.complaint("reset").startswith("nothing was deleted; that takes a yes")
     assert len(full.run(*volumes).stdout.split()) == 2
     token, runs = full.token, list((full.folder / "var" / "runs").glob("*-*"))
     full.make("reset", "ARGS=--yes")
