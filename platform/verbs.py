@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -180,12 +181,19 @@ def wheels(arguments: list[str]) -> None:
     if Path(local := os.environ.get("PIP_FIND_LINKS") or "none").is_dir():
         options += ["--volume", f"{Path(local).resolve()}:{local}:ro"]
     options += ["--volume", f"{ROOT}:/checkout:ro", "--volume", f"{folder}:/wheels"]
-    needs = ["/checkout[notebook]", "editables", "hatchling"]
+    needs = ["/checkout[notebook]", *_build_needs()]
     for file in sorted((ROOT / "platform").glob("*/requirements.txt")):
         needs += ["--requirement", f"/checkout/platform/{file.parent.name}/requirements.txt"]
     command = ["python", "-m", "pip", "download", "--dest", "/wheels", "--constraint", "/checkout/constraints.txt"]
     docker("run", "--rm", *options, "python:3.11-slim-bookworm", *command, *needs, *arguments)
     shutil.copy(ROOT / "constraints.txt", mark)  # it is complete for these: install.sh compares
+
+
+def _build_needs() -> list[str]:
+    """What pip builds an editable package with: by pyproject.toml, and by hatchling when it runs."""
+    described = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (listed,) = re.findall(r"^requires = \[(.*)\]$", described, re.MULTILINE)
+    return [*re.findall('"(.*?)"', listed), "editables"]
 
 
 def reset(arguments: list[str]) -> None:

@@ -49,15 +49,13 @@ class Platform:
         with ExitStack() as held:
             sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in SETTINGS]
             ports = {name: str(taken.getsockname()[1]) for name, taken in zip(SETTINGS, sockets, strict=True)}
-        name = f"fmnist-test-{uuid.uuid4().hex[:8]}"
-        wheels = os.environ.get("PIP_FIND_LINKS", "")  # where this machine keeps packages, if that is a folder
-        own = {"PLATFORM_NAME": name, "NOTEBOOK_CONTAINER": f"{name}-notebook"}
+        self.name = f"fmnist-test-{uuid.uuid4().hex[:8]}"
+        own = {"PLATFORM_NAME": self.name, "NOTEBOOK_CONTAINER": f"{self.name}-notebook"}
         foreign = ("FMNIST_", "MLFLOW_", "COMPOSE_", "JUPYTER_", "PLATFORM_")
         self.environment = {key: value for key, value in environment.items() if not key.startswith(foreign)}
-        self.environment |= ports | own | ({"WHEELS": wheels} if Path(wheels or "none").is_dir() else {}) | settings
+        self.environment |= ports | own | settings
         self.notebook, self.tensorboard, self.mlflow = (f"http://localhost:{ports[name]}" for name in SETTINGS)
         self.ports = {name: int(port) for name, port in ports.items()}
-        self.name = name
 
     def run(self, *command: str, check: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":
         quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
@@ -162,11 +160,14 @@ class Platform:
 def make_platform(
     engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Platform]]:
-    """Makes platforms with their images, not started. At the end nothing of them is left."""
+    """Makes platforms of what one `make wheels` fetched, not started. At the end nothing of them is left."""
     made: list[Platform] = []
 
     def make(**settings: str) -> Platform:
-        made.append(Platform(tmp_path_factory.mktemp("platform"), engine, **settings))
+        wheels = {"WHEELS": str(made[0].folder / "platform" / "wheels")} if made else {}
+        made.append(Platform(tmp_path_factory.mktemp("platform"), engine, **wheels, **settings))
+        if not wheels:
+            made[0].make("wheels", "ARGS=--quiet")
         made[-1].make("build", "ARGS=--quiet")
         return made[-1]
 
