@@ -65,10 +65,10 @@ def check_request(config: TrainConfig, device: str) -> None:
 def new_job(runs_root: Path, config: TrainConfig, data: Dataset, device: str = "auto", **about: Any) -> Job:
     """A run that has its folder and has not begun. Raises UserError, and leaves no folder, for what cannot run."""
     from fmnist import training
-    from fmnist.engine.plain import Engine
+    from fmnist.engine.fast import make_engine
 
     training.check_fits(config, data)
-    engine = Engine(config, len(data.class_names), device)
+    engine = make_engine(config, len(data.class_names), device)
     known = About(
         created=datetime.now(UTC).isoformat(),
         config=config,
@@ -89,9 +89,9 @@ def new_job(runs_root: Path, config: TrainConfig, data: Dataset, device: str = "
 def resumed_job(run: Run, load_data: Callable[[], Dataset], device: str | None) -> Job:
     """A run that goes on from where it stands, on its own device unless another is given."""
 
-    def make_engine() -> Any:
-        from fmnist.engine.plain import Engine
+    def engine() -> Any:
+        from fmnist.engine.fast import make_engine
 
-        return Engine(run.config, len(run.about.data["class_names"]), device or run.about.device)
+        return make_engine(run.config, len(run.about.data["class_names"]), device or run.about.device)
 
-    return Job(run, load_data, make_engine)
+    return Job(run, load_data, engine)

@@ -20,16 +20,25 @@ class Dropout(nn.Module):
         self.dropped = round(rate * 256)  # of 256
         self.rng = np.random.Generator(np.random.SFC64())
 
+    @property
+    def scale(self) -> float:
+        """What the values that are kept are multiplied by, which keeps the expectation."""
+        return 256 / (256 - self.dropped)
+
+    def draw(self, count: int) -> Tensor:
+        """A fresh draw for each of `count` units: bool, whether it is kept."""
+        draws = self.rng.integers(0, 2**64, size=(count + 7) // 8, dtype=np.uint64)
+        return torch.from_numpy(draws.view(np.uint8))[:count] >= self.dropped
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.dropped == 0:
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.rate)
-        draws = self.rng.integers(0, 2**64, size=(x.numel() + 7) // 8, dtype=np.uint64)
-        kept = torch.from_numpy(draws.view(np.uint8))[: x.numel()] >= self.dropped
+        kept = self.draw(x.numel())
         # The mask is laid out as x lies in memory, so that the product walks both in order.
         mask = torch.as_strided(kept, x.shape, x.stride()) if x.dim() == 4 else kept.view(x.shape)
-        return x * mask * (256 / (256 - self.dropped))
+        return x * mask * self.scale
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:g}"
@@ -56,13 +65,24 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
-        count, keep = input.numel() // input.shape[1], 1 - self.momentum
-        unbiased = self.running_var.clone()
-        output = F.batch_norm(input, self.running_mean, unbiased, self.weight, self.bias, True, self.momentum, self.eps)
-        with torch.no_grad():  # `unbiased` is now keep*before + momentum*variance: take count-1 of count parts of it
-            self.running_var.copy_(unbiased.lerp(keep * self.running_var, 1 / count))
+        output, mean, variance = normalize(input, self.weight, self.bias, self.eps)
+        self.track(mean, variance)
         return output
+
+    def track(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the moving statistics towards a batch's mean and biased variance."""
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance, self.momentum)
+
+
+def normalize(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """x [N, C] or [N, C, H, W], normalized over all but C; the mean and the biased variance that it had, [C]."""
+    mean, variance = torch.zeros_like(weight), torch.zeros_like(weight)
+    output = F.batch_norm(x, mean, variance, weight, bias, training=True, momentum=1.0, eps=epsilon)
+    count = x.numel() // x.shape[1]
+    return output, mean, variance * ((count - 1) / count)  # PyTorch gives the unbiased one
 
 
 class Flatten(nn.Module):
