@@ -8,14 +8,20 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def machine() -> str:
-    """Processor, cores, system, and the allocator."""
+    """Processor, cores, system, and what becomes of freed memory."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor()
-    allocator = "tcmalloc" if "tcmalloc" in os.environ.get("LD_PRELOAD", "") else "the system's allocator"
-    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, {allocator}"
+    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, {memory()}"
+
+
+def memory() -> str:
+    """What becomes of freed memory, on which a training's speed depends."""
+    if "malloc" in os.environ.get("LD_PRELOAD", ""):
+        return Path(os.environ["LD_PRELOAD"]).name.partition(".")[0].removeprefix("lib")
+    return "glibc keeping freed memory" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "the system's allocator"
 
 
 def keep(mark: str, section: str) -> None:
