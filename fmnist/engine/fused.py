@@ -178,7 +178,7 @@ class _ConvReluPool(Function):
         _share(bits(grad), _quarters(bits(y)), pooled, _quarters(bits(to_y)))
         # oneDNN's bfloat16 kernel gradient is quicker than copying the columns out, its float32 one is not.
         to_used, to_kernel = _conv_gradients(to_y, used, kernel, by_columns=used.dtype is not torch.bfloat16)
-        to_x = torch.zeros(ctx.shape, dtype=used.dtype).contiguous(memory_format=CHANNELS_LAST)
+        to_x = torch.empty(ctx.shape, dtype=used.dtype, memory_format=CHANNELS_LAST).zero_()
         to_x[:, :, : used.shape[2], : used.shape[3]] = to_used
         return to_x, to_kernel, grad.sum((0, 1, 2))
 
@@ -213,10 +213,8 @@ def _conv_gradients(grad: Tensor, x: Tensor, kernel: Tensor, by_columns: bool) -
     )
     if by_columns:
         count, channels, height, width = grad.shape
-        columns = x.new_empty(count, height, width, 9, x.shape[1])
-        for tap in range(9):
-            down, right = divmod(tap, 3)
-            columns[:, :, :, tap] = x[:, :, down : down + height, right : right + width].permute(0, 2, 3, 1)
+        across = x.permute(0, 2, 3, 1).flatten(2).unfold(2, 3 * x.shape[1], x.shape[1])  # three neighbours in one piece
+        columns = torch.stack([across[:, down : down + height] for down in range(3)], 3)
         rows = grad.permute(0, 2, 3, 1).reshape(-1, channels)
         product = columns.view(len(rows), -1).t() @ rows
         to_kernel = product.view(3, 3, -1, channels).permute(3, 2, 0, 1)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmnist.data.dataset import Split
+from fmnist.engine.optimizer import AdamW
 from fmnist.errors import Failure, UserError, one_line
 from fmnist.layers import seed_dropout
 from fmnist.models import build_model
@@ -79,18 +80,9 @@ class Engine:
             torch.manual_seed(config.seed)
             model = build_model(config.model, classes, config.dropout)
         self.model: nn.Module = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = self._make_optimizer()
+        self.optimizer = AdamW(self.model, config.weight_decay)
         self.step = 0
         self.rate = 0.0
-
-    def _make_optimizer(self) -> torch.optim.AdamW:
-        kernels = [p for p in self.model.parameters() if p.dim() > 1]
-        others = [p for p in self.model.parameters() if p.dim() <= 1]
-        groups = [
-            {"params": kernels, "weight_decay": self.config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(groups, fused=True)
 
     def train_epoch(self, data: Split, epoch: int, on_step: Callable[[int], None] = lambda images: None) -> EpochResult:
         """Train on every image once, in an order that follows from (seed, epoch).
@@ -138,10 +130,7 @@ class Engine:
         loss = F.cross_entropy(logits, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         self.step += 1
-        for group in self.optimizer.param_groups:
-            # Keras adds its epsilon (1e-7) before it corrects the second moment's bias, PyTorch after.
-            group["lr"], group["eps"] = self.rate, 1e-7 / math.sqrt(1 - group["betas"][1] ** self.step)
-        self.optimizer.step()
+        self.optimizer.step(self.step, self.rate)
         return logits.detach(), loss.detach()
 
     def _forward(self, images: Tensor) -> Tensor:
@@ -167,7 +156,7 @@ class Engine:
         """All that the next epoch depends on, by name: `model/…`, `optimizer/…/…` and `step`. No copies."""
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
-            for part, value in self.optimizer.state[parameter].items():
+            for part, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{part}/{name}"] = value
         return tensors | {"step": torch.tensor(self.step)}
 
