@@ -1,24 +1,38 @@
-"""Ours, on the peer's terms: the original's network at its dropout, Adam, no augmentation. An image rate an epoch."""
+"""Ours, on the peer's terms: the original's network at its dropout, Adam, no augmentation. An image rate an epoch.
+
+ours_train.py ARRAYS.npz BATCH EPOCHS fast|plain
+"""
 
 import json
+import secrets
 import sys
 
 import numpy as np
 import torch
 
 from fmnist.data.dataset import Split
+from fmnist.engine.fast import FastEngine
 from fmnist.engine.plain import Engine
 from fmnist.recipe import ORIGINAL
 
 
-def main(arrays: str, batch_size: int, epochs: int) -> None:
+def main(arrays: str, batch_size: int, epochs: int, engine_name: str) -> None:
     with np.load(arrays) as file:
         data = Split(file["images"], file["labels"])
-    engine = Engine(ORIGINAL.model_copy(update={"batch_size": batch_size, "epochs": epochs}), 10)
+        validation = None
+        if "validation_images" in file:
+            validation = Split(file["validation_images"], file["validation_labels"])
+    seed = secrets.randbits(32)  # the peers have none either
+    config = ORIGINAL.model_copy(update={"batch_size": batch_size, "epochs": epochs, "seed": seed})
+    engine = {"fast": FastEngine, "plain": Engine}[engine_name](config, 10, "cpu")
     results = [engine.train_epoch(data, epoch) for epoch in range(1, epochs + 1)]
     rates = [result.images / result.seconds for result in results]
-    print(json.dumps({"rates": rates, "versions": f"PyTorch {torch.__version__}, {engine.precision}"}))
+    precision = str(engine.precision).removeprefix("torch.")
+    result = {"rates": rates, "versions": f"PyTorch {torch.__version__}, {precision}"}
+    if validation:
+        result["val_accuracy"] = engine.evaluate(validation).scores.accuracy
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -8,13 +8,22 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 def machine() -> str:
-    """Processor, cores, system, and what becomes of freed memory."""
+    """Processor, cores, arithmetic, system, and what becomes of freed memory."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor()
-    return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, {memory()}"
+    return f"{name}, {os.cpu_count()} cores, {arithmetic()}, {platform.system()} {platform.machine()}, {memory()}"
+
+
+def arithmetic() -> str:
+    """The widest arithmetic that the processor has, which decides what a product costs."""
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    ways = {"AMX with bf16": "amx_bf16", "AVX-512 with bf16": "avx512_bf16", "AVX-512": "avx512_f", "AVX2": "avx2"}
+    return next((way for way, name in ways.items() if has.get(name)), "neither AVX2 nor more")
 
 
 def memory() -> str:

@@ -212,8 +212,8 @@ def _conv_gradients(grad: Tensor, x: Tensor, kernel: Tensor, by_columns: bool) -
         grad, x, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, [True, not by_columns, False]
     )
     if by_columns:
-        count, channels, height, width = grad.shape
-        across = x.permute(0, 2, 3, 1).flatten(2).unfold(2, 3 * x.shape[1], x.shape[1])  # three neighbours in one piece
+        channels, height = grad.shape[1:3]
+        across = x.permute(0, 2, 3, 1).flatten(2).unfold(2, 3 * x.shape[1], x.shape[1])  # three neighbours in a piece
         columns = torch.stack([across[:, down : down + height] for down in range(3)], 3)
         rows = grad.permute(0, 2, 3, 1).reshape(-1, channels)
         product = columns.view(len(rows), -1).t() @ rows
