@@ -9,7 +9,7 @@ MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRI
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train up build start stop status logs reset platform-train wheels doctor test test-faults test-platform \
-        check bench-train bench-tracking bench-platform keras-fixture constraints
+        check bench-train bench-profile bench-tracking bench-platform keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ $(PEERS): bench/peers/requirements-keras.txt
 
 bench-train: $(READY) $(PEERS) ## training speed against Keras + TensorFlow, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/train.py $(ARGS)
+
+bench-profile: $(READY) ## where a training step's time goes, into bench/RESULTS.md
+	@$(MALLOC) $(BIN)/python bench/operators.py $(ARGS)
 
 bench-tracking: $(READY) ## what tracking costs, on whole trainings, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/tracking.py $(ARGS)

@@ -83,6 +83,7 @@ class Engine:
         self.optimizer = AdamW(self.model, config.weight_decay)
         self.step = 0
         self.rate = 0.0
+        self._on_device: list[tuple[Split, Tensor, Tensor]] = []
 
     def train_epoch(self, data: Split, epoch: int, on_step: Callable[[int], None] = lambda images: None) -> EpochResult:
         """Train on every image once, in an order that follows from (seed, epoch).
@@ -140,7 +141,13 @@ class Engine:
         return logits.float()
 
     def _resident(self, data: Split) -> tuple[Tensor, Tensor]:
-        return torch.tensor(data.images, device=self.device), torch.tensor(data.labels, device=self.device)
+        """The images and labels on the device, where those of training and of validation stay."""
+        for known, images, labels in self._on_device:
+            if known is data:
+                return images, labels
+        images, labels = torch.tensor(data.images, device=self.device), torch.tensor(data.labels, device=self.device)
+        self._on_device = [*self._on_device[-1:], (data, images, labels)]
+        return images, labels
 
     @torch.inference_mode()
     def evaluate(self, data: Split) -> Evaluation:

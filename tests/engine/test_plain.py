@@ -171,3 +171,38 @@ def test_onecycle_climbs_and_falls_to_next_to_nothing() -> None:
 def test_constant_is_constant() -> None:
     config = TrainConfig(learning_rate=0.5, schedule="constant")
     assert {learning_rate(config, step, 10) for step in range(10)} == {0.5}
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_within_an_epoch_nothing_waits_for_the_device(
+    dataset: Dataset, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To ask for a number of a tensor's would make a GPU finish all its work first, step by step."""
+    waiting = ("item", "tolist", "numpy", "cpu", "__bool__", "__int__", "__float__", "__index__", "nonzero")
+    engine, asked, within = Engine(SMALL.model_copy(update={"model": model}), 10, "cpu"), list[str](), list[int]()
+    for name in waiting:
+        original = getattr(torch.Tensor, name)
+
+        def watched(self: torch.Tensor, *arguments: object, name: str = name, original: object = original) -> object:
+            if 0 < len(within) < 5:  # between the first step's end and the last one's
+                asked.append(name)
+            return original(self, *arguments)  # type: ignore[operator]
+
+        monkeypatch.setattr(torch.Tensor, name, watched)
+    engine.train_epoch(dataset.train, 1, within.append)
+    assert within == [64, 128, 192, 256, 320]
+    assert asked == []
+
+
+def test_the_data_lie_on_the_device_from_epoch_to_epoch(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, moved, tensor = Engine(SMALL, 10, "cpu"), list[int](), torch.tensor
+
+    def counted(values: object, **options: object) -> torch.Tensor:
+        moved.append(len(values) if isinstance(values, np.ndarray) else 0)
+        return tensor(values, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch, "tensor", counted)
+    for epoch in (1, 2, 3):
+        engine.train_epoch(dataset.train, epoch)
+        engine.evaluate(dataset.validation)
+    assert sorted(filter(None, moved)) == [80, 80, 320, 320]
