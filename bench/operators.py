@@ -24,14 +24,8 @@ KINDS = {
     "products of matrices": ("mm", "addmm", "addmm_", "bmm"),
     "normalization": ("native_batch_norm", "native_batch_norm_backward", "batch_norm_update_stats"),
     "pool, ReLU, dropout: comparing and choosing": (
-        *(
-            "max_pool2d_with_indices",
-            "max_pool2d_with_indices_backward",
-            "threshold_backward",
-            "clamp_min",
-            "clamp_min_",
-        ),
-        *("maximum", "eq", "bitwise_and", "bitwise_and_", "bitwise_xor", "bitwise_xor_", "neg", "neg_", "ge"),
+        *("max_pool2d_with_indices", "max_pool2d_with_indices_backward", "threshold_backward", "maximum", "eq", "ge"),
+        *("clamp_min", "clamp_min_", "bitwise_and", "bitwise_and_", "bitwise_xor", "bitwise_xor_", "neg", "neg_"),
     ),
     "copies and fills": ("copy_", "fill_", "zero_", "cat", "index"),
     "sums and products of elements": ("add", "add_", "mul", "mul_", "addcmul_", "sum", "div", "div_"),

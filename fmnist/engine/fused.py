@@ -55,12 +55,11 @@ def _largest(parts: Tensor | list[Tensor]) -> Tensor:
 
 def _share(grad: Tensor, parts: Tensor | list[Tensor], largest: Tensor, shares: Tensor | list[Tensor]) -> None:
     """The gradient of a pool: `grad` goes to the first of the four `parts` that is the `largest`. All are bits."""
-    left = grad.clone()
+    left = shares[3].copy_(grad)
     for part, share in zip(parts[:3], shares[:3], strict=True):
         torch.eq(part, largest, out=share)
         share.neg_().bitwise_and_(left)
         left.bitwise_xor_(share)
-    shares[3].copy_(left)
 
 
 def _cut_at_zero(grad: Tensor, output: Tensor) -> Tensor:
