@@ -234,3 +234,8 @@ def bar(share: float) -> Text:
     eighths = round(share * BAR_WIDTH * 8)
     drawn = "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
     return Text(drawn.ljust(BAR_WIDTH), style="green" if share >= 0.5 else "yellow")
+
+
+def show_service(console: Console, address: str) -> None:
+    """Where the service is."""
+    console.print(f"\n  page         {address}/\n  programs     {address}/docs\n\nCtrl-C stops it", highlight=False)

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from fmnist import console as show
-from fmnist.cli import Json, app, print_json
+from fmnist.cli import Json, Model, app, print_json
 from fmnist.errors import Failure
 from fmnist.progress import print_notice
+from fmnist.registry import CHAMPION
 from fmnist.settings import checkout_root
 from fmnist.tracking.journal import Journal
 from fmnist.workspace import open_workspace
@@ -97,6 +98,19 @@ def up() -> None:
             notice=print_notice,
         )
     console.print("\nall is stopped")
+
+
+@app.command()
+def serve(
+    model: Model = None,
+    host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="where to listen; 127.0.0.1 by default")] = None,
+    port: Annotated[int | None, typer.Option(metavar="N", min=1, max=65535, help="8000 by default")] = None,
+) -> None:
+    """Answer over HTTP, with the champion, until Ctrl-C; the page for people is at /."""
+    from fmnist.serve.wiring import run_service
+
+    workspace, console = open_workspace(print_notice), show.make_console(stderr=True)
+    run_service(workspace, model or CHAMPION, host, port, lambda address: show.show_service(console, address))
 
 
 @app.command()

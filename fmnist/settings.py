@@ -62,11 +62,20 @@ class Settings(BaseSettings):
     notebook_port: int = Field(8888, ge=1, le=65535, description="the port of JupyterLab")
     tensorboard_port: int = Field(6006, ge=1, le=65535, description="the port of TensorBoard")
     mlflow_port: int = Field(5000, ge=1, le=65535, description="the port of MLflow")
+    service_port: int = Field(8000, ge=1, le=65535, description="the port of the service and its page")
+    allowed_hosts: str = Field(
+        "", description="further names, with commas, under which browsers may ask the service; `*` allows any"
+    )
+    api_key_file: Path | None = Field(None, description="a file with the key that the service asks clients for")
+    poll_seconds: float = Field(2, ge=0.1, le=3600, description="how often the service looks for a new champion")
+    log_share: float = Field(
+        0.001, ge=0, le=1, description="the share of answered requests that the service logs; failures it logs all"
+    )
 
-    @field_validator("home", "data")
+    @field_validator("home", "data", "api_key_file")
     @classmethod
-    def _expanded(cls, folder: Path) -> Path:
-        return Path(os.path.expanduser(folder))  # noqa: PTH111 - Path's own raises for a user who is not there
+    def _expanded(cls, folder: Path | None) -> Path | None:
+        return folder and Path(os.path.expanduser(folder))  # noqa: PTH111 - Path's own raises for a user who is not there
 
     @classmethod
     def variable(cls, field: str) -> str:

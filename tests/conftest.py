@@ -1,6 +1,7 @@
 """What the tests share: a few hundred real images, and a place of their own for everything that is written."""
 
 import contextlib
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from fmnist.progress import Silent
 from fmnist.recipe import TrainConfig
 from fmnist.run import Run
 from fmnist.settings import Settings
+from fmnist.tracking.journal import Journal
 from fmnist.tracking.tracker import JournalTracker
 from fmnist.workspace import Workspace
 
@@ -107,3 +109,21 @@ def journalled(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Ru
     job = workspace.new_run(config, dataset, "cpu", name="a name", note="a note", tags={"team": "red"})
     tracker = JournalTracker(job.run, lambda: NoProcess(), print)  # type: ignore[arg-type, return-value]
     return job.train(Silent(), tracker)
+
+
+@pytest.fixture(scope="session")
+def three_versions(journalled: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace's folder in which three runs were tracked; copy it to change it."""
+    from fmnist.tracking.mlflow_sink import MlflowSink
+
+    home = tmp_path_factory.mktemp("three")
+    records = Journal(journalled.journal).read()
+    for number in (1, 2, 3):
+        run = Run(home / "runs" / f"20260101-000000-0000{number}")
+        shutil.copytree(journalled.folder, run.folder)
+        sink = MlflowSink(
+            run.folder, f"sqlite:///{home / 'mlflow.db'}", "fashion-mnist", "fashion-mnist", home / "artifacts"
+        )
+        for record in ({**records[0], "run_id": run.id}, records[1], records[-1]):
+            sink.send(record)
+    return home

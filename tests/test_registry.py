@@ -15,27 +15,10 @@ from fmnist.errors import Failure, UserError
 from fmnist.registry import Registry, make_database
 from fmnist.run import Run
 from fmnist.scores import Scores
-from fmnist.tracking.journal import Journal
 from fmnist.workspace import Workspace
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
 NAME = "fashion-mnist"
-
-
-@pytest.fixture(scope="session")
-def three_versions(journalled: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace's folder in which three runs were tracked; copy it to change it."""
-    from fmnist.tracking.mlflow_sink import MlflowSink
-
-    home = tmp_path_factory.mktemp("three")
-    records = Journal(journalled.journal).read()
-    for number in (1, 2, 3):
-        run = Run(home / "runs" / f"20260101-000000-0000{number}")
-        shutil.copytree(journalled.folder, run.folder)
-        sink = MlflowSink(run.folder, f"sqlite:///{home / 'mlflow.db'}", NAME, NAME, home / "artifacts")
-        for record in ({**records[0], "run_id": run.id}, records[1], records[-1]):
-            sink.send(record)
-    return home
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The service: the registry's champion answers, over HTTP."""

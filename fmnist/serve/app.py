@@ -1,0 +1,105 @@
+"""The service as an ASGI application: finds the route, guards it, reads the request, answers, counts, logs."""
+
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from fmnist.serve.batcher import RETRY
+from fmnist.serve.guard import HEADERS, Guard, Ids
+from fmnist.serve.limits import Limits
+from fmnist.serve.metrics import IN_FLIGHT, REQUESTS, SECONDS
+from fmnist.serve.web import (
+    Disconnected,
+    Receive,
+    Refused,
+    Request,
+    Response,
+    Route,
+    Router,
+    Routes,
+    Scope,
+    Send,
+    problem,
+    read_body,
+    within,
+)
+
+log = logging.getLogger("fmnist.serve")
+_LATE_BODY = Refused(408, "the body: took too long to arrive; send it at once", ((b"connection", b"close"),))
+_LATE_ANSWER = Refused(503, "the answer: took too long; try again in a second, or send less at once", RETRY)
+_NOWHERE = Route(None, "none", problem, protected=False)  # type: ignore[arg-type]
+
+
+@dataclass
+class App:
+    """Stateless but for counts."""
+
+    routes: Routes
+    guard: Guard
+    limits: Limits = field(default_factory=Limits)
+    log_share: float = 0.0
+    """Of the requests that go well, the share that is logged; those that don't are all logged."""
+
+    def __post_init__(self) -> None:
+        self._router, self._ids, self._in_flight = Router(self.routes), Ids(), 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        started = time.perf_counter()
+        headers = dict(scope["headers"])
+        request = Request(scope["method"], scope["path"], scope["query_string"], headers, self._ids.of(headers))
+        self._in_flight += 1
+        try:
+            route, response = await self._response(request, receive)
+        except Disconnected:
+            return
+        finally:
+            self._in_flight -= 1
+        await _send(send, response, request)
+        self._count(route, request, response, time.perf_counter() - started)
+
+    async def _response(self, request: Request, receive: Receive) -> tuple[Route, Response]:
+        route, limits = _NOWHERE, self.limits
+        try:
+            route, request.captured = self._router.find(request.method, request.path)
+            self.guard.check(request.headers, request.method, route.protected)
+            if self._in_flight > limits.requests and route.protected:
+                raise Refused(503, f"{limits.requests} requests are being answered; try again in a second", RETRY)
+            if request.method not in ("GET", "HEAD"):
+                request.body = await within(
+                    limits.seconds, read_body(request.headers, receive, limits.body), _LATE_BODY
+                )
+            return route, await within(limits.seconds, route.handle(request), _LATE_ANSWER)
+        except Refused as refused:
+            return route, route.refuse(refused, request.id)
+        except Disconnected:
+            raise
+        except Exception:
+            log.exception("a request failed", extra={"id": request.id, "route": route.name})
+            return route, route.refuse(
+                Refused(500, "the service failed here; its log says more, by the id"), request.id
+            )
+
+    def _count(self, route: Route, request: Request, response: Response, seconds: float) -> None:
+        REQUESTS.labels(route.name, response.status).inc()
+        SECONDS.labels(route.name).observe(seconds)
+        IN_FLIGHT.set(self._in_flight)
+        if response.status >= 400 or random.random() < self.log_share:
+            about = {"id": request.id, "route": route.name, "status": response.status, "ms": round(seconds * 1000, 2)}
+            log.info("request", extra=about)
+
+
+async def _send(send: Send, response: Response, request: Request) -> None:
+    headers: Sequence[tuple[bytes, bytes]] = (
+        (b"content-type", response.content_type),
+        (b"content-length", str(len(response.body)).encode()),
+        (b"x-request-id", request.id.encode()),
+        *HEADERS,
+        *response.headers,
+    )
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    body = b"" if request.method == "HEAD" else response.body
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,101 @@
+"""What a request holds -> uint8 [N, 28, 28]."""
+
+import asyncio
+import io
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fmnist.data.formats import SIDE
+from fmnist.errors import UserError
+from fmnist.imaging import FORMATS, decode
+from fmnist.serve.limits import Limits
+from fmnist.serve.web import Refused
+
+PIXELS = SIDE * SIDE
+AT_ONCE = 256 * 256
+"""Pixels of a picture that is decoded in the loop's thread: about a millisecond."""
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
+_pool = ThreadPoolExecutor(1, "pictures")
+
+
+def is_picture(content: bytes) -> bool:
+    return content.startswith(_MAGIC)
+
+
+async def from_pictures(files: list[tuple[str, bytes]], limits: Limits) -> NDArray[np.uint8]:
+    """(name for messages, PNG, JPEG or WebP) -> uint8 [N, 28, 28]. Raises Refused."""
+    if len(files) > limits.images:
+        raise Refused(413, f"{len(files):,} pictures: {limits.images:,} at most fit into a request; send several")
+    return np.stack([await _decoded(name, content, limits) for name, content in files])
+
+
+async def _decoded(name: str, content: bytes, limits: Limits) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:  # reads its head only
+            pixels = picture.width * picture.height
+    except Exception:  # noqa: BLE001 - `decode` says what is wrong
+        pixels = 0
+    if pixels > limits.pixels:
+        raise Refused(413, f"{name}: has {pixels:,} pixels; give {limits.pixels:,} at most")
+    try:
+        if pixels <= AT_ONCE:
+            return decode(content, name)
+        return await asyncio.get_running_loop().run_in_executor(_pool, decode, content, name)
+    except UserError as error:
+        raise Refused(400, str(error)) from error
+
+
+def from_bytes(content: bytes, limits: Limits) -> NDArray[np.uint8]:
+    """784 bytes an image. Raises Refused."""
+    count, rest = divmod(len(content), PIXELS)
+    if rest or not count:
+        raise Refused(
+            400, f"the body: has {len(content):,} bytes; give a PNG, JPEG or WebP, or {PIXELS} bytes an image"
+        )
+    _check_count(count, limits)
+    return np.frombuffer(content, np.uint8).reshape(count, SIDE, SIDE)
+
+
+def from_numbers(values: Any, limits: Limits, name: str = "inputs") -> NDArray[np.uint8]:
+    """Numbers 0 to 255, as [28][28], [784], [N][28][28] or [N][784] -> uint8 [N, 28, 28]. Raises Refused."""
+    if type(values) is list and len(values) == PIXELS and type(values[0]) is int:
+        try:  # the usual request, the quick way: bytes() takes whole numbers from 0 to 255 alone
+            return np.frombuffer(bytes(values), np.uint8).reshape(1, SIDE, SIDE)
+        except (ValueError, TypeError):
+            pass
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise Refused(400, f"{name}: its lists are of different lengths; {_WANTED}") from error
+    if (
+        array.dtype.kind not in "iuf" or array.size == 0
+    ):  # also what no list of numbers is, and a whole number too large
+        raise Refused(400, f"{name}: holds something other than numbers; {_WANTED}")
+    if array.shape in ((PIXELS,), (SIDE, SIDE)):
+        array = array[None]
+    if array.ndim < 2 or array.shape[1:] not in ((PIXELS,), (SIDE, SIDE)):
+        raise Refused(400, f"{name}: has the shape {list(array.shape)}; {_WANTED}")
+    _check_count(len(array), limits)
+    return whole_numbers(array, name).reshape(-1, SIDE, SIDE)
+
+
+def whole_numbers(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    """Any numbers that are whole and from 0 to 255 -> uint8. Raises Refused."""
+    with np.errstate(invalid="ignore"):
+        bytes_ = array.astype(np.uint8)
+        if not (bytes_ == array).all():
+            wrong = array[bytes_ != array].flat[0]
+            raise Refused(400, f"{name}: holds {wrong}; give whole numbers from 0 to 255, 0 is the background")
+    return bytes_
+
+
+def _check_count(count: int, limits: Limits) -> None:
+    if count > limits.images:
+        raise Refused(413, f"{count:,} images: {limits.images:,} at most fit into a request; send several")
+
+
+_WANTED = f"give whole numbers from 0 to 255, {SIDE}x{SIDE} or {PIXELS} an image"

@@ -1,0 +1,61 @@
+"""`fmnist serve`: the service on a port, until a signal; who waits for an answer then gets it."""
+
+import asyncio
+import signal
+from typing import Any
+
+import uvicorn
+
+from fmnist.serve.limits import Limits
+from fmnist.serve.logs import log_as_json
+from fmnist.serve.service import Service
+
+IDLE_SECONDS = 75
+"""For which a connection that asks nothing is kept."""
+LEAVE_SECONDS = 0.5
+"""Between "not ready" and the end of listening: whoever sends traffic here is to notice."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's, which says that it isn't ready any more before it stops listening."""
+
+    def __init__(self, service: Service, host: str, port: int) -> None:
+        self._service = service
+        limits: Limits = service.limits
+        super().__init__(
+            uvicorn.Config(
+                service.app,
+                host=host,
+                port=port,
+                loop="uvloop",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                access_log=False,
+                log_config=None,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=IDLE_SECONDS,
+                timeout_graceful_shutdown=int(limits.drain),
+                backlog=1024,
+            )
+        )
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        self._service.draining = True
+        await asyncio.sleep(LEAVE_SECONDS)
+        await super().shutdown(sockets)
+
+
+def serve(service: Service, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    log_as_json()
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn's own handlers end it, and then raise the signal again
+        signal.signal(number, lambda *_: None)
+    service.keeper.start()
+    try:
+        Server(service, host, port).run()
+    finally:
+        service.close()
