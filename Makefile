@@ -8,8 +8,8 @@ READY := .venv/.ready
 MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train up build start stop status logs reset platform-train wheels doctor test test-faults test-platform \
-        check bench-train bench-profile bench-tracking bench-platform keras-fixture constraints
+.PHONY: help setup train up serve build start stop status logs reset platform-train wheels doctor test test-faults test-platform \
+        fuzz check bench-train bench-profile bench-tracking bench-platform keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,8 +65,14 @@ test: $(READY) ## run the tests (no network, no Docker)
 test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries
 	@FULL=$(FULL) $(BIN)/pytest tests/faults $(ARGS)
 
-test-platform: $(READY) ## real servers, a live notebook
-	@$(MALLOC) $(BIN)/pytest tests/platform $(ARGS)
+test-platform: $(READY) ## real servers and containers, a live notebook, 5,000 strange requests
+	@FUZZ=5000 $(MALLOC) $(BIN)/pytest tests/platform tests/serve/test_fuzz.py $(ARGS)
+
+fuzz: $(READY) ## 100,000 strange requests to the service
+	@FUZZ=100000 $(BIN)/pytest tests/serve/test_fuzz.py $(ARGS)
+
+serve: $(READY) ## the service alone, until Ctrl-C, e.g. make serve ARGS="--model latest"
+	@$(BIN)/fmnist serve $(ARGS)
 
 check: $(READY) ## format, lint, types, import rules
 	@$(BIN)/ruff format --check .
