@@ -9,7 +9,7 @@ MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRI
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train up serve build start stop status logs reset platform-train wheels doctor test test-faults test-platform \
-        fuzz check bench-train bench-profile bench-tracking bench-platform keras-fixture constraints
+        fuzz check bench-train bench-profile bench-tracking bench-platform bench-serve keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,13 +29,13 @@ $(READY): pyproject.toml constraints.txt
 train: $(READY) ## train the CNN on Fashion-MNIST, e.g. make train ARGS="--epochs 3"
 	@$(MALLOC) $(BIN)/fmnist train $(ARGS)
 
-up: $(READY) ## run MLflow, TensorBoard and JupyterLab until Ctrl-C
+up: $(READY) ## run MLflow, TensorBoard, JupyterLab and the service until Ctrl-C
 	@$(MALLOC) $(BIN)/fmnist up
 
 build: ## build the platform's images (Docker)
 	@$(PYTHON) platform/verbs.py build $(ARGS)
 
-start: ## start the platform: MLflow, TensorBoard, JupyterLab, Postgres; wait until all is healthy
+start: ## start the platform: MLflow, TensorBoard, JupyterLab, the service, Postgres; wait until all is healthy
 	@$(PYTHON) platform/verbs.py start $(ARGS)
 
 stop: ## stop the platform; everything is kept
@@ -98,6 +98,16 @@ bench-tracking: $(READY) ## what tracking costs, on whole trainings, into bench/
 
 bench-platform: $(READY) ## how big and how quick the platform is, into bench/RESULTS.md
 	@$(BIN)/python bench/containers.py $(ARGS)
+
+SERVING_PEERS := bench/peers/serve/.venv/.ready
+
+$(SERVING_PEERS): bench/peers/requirements-serve.txt
+	$(PYTHON) -m venv bench/peers/serve/.venv
+	bench/peers/serve/.venv/bin/pip install --quiet --disable-pip-version-check --requirement bench/peers/requirements-serve.txt
+	@touch $@
+
+bench-serve: $(READY) $(SERVING_PEERS) ## the service against FastAPI, MLflow and others, into bench/RESULTS.md (needs wrk)
+	@$(BIN)/python bench/serve.py $(ARGS)
 
 keras-fixture: $(PEERS) ## make tests/data/keras.npz anew: what Keras itself computes
 	@TF_CPP_MIN_LOG_LEVEL=3 bench/peers/.venv/bin/python bench/peers/keras_fixture.py

@@ -237,5 +237,7 @@ def bar(share: float) -> Text:
 
 
 def show_service(console: Console, address: str) -> None:
-    """Where the service is."""
+    """Where the service is, for a person; a container's log is for programs."""
+    if not console.is_terminal:
+        return
     console.print(f"\n  page         {address}/\n  programs     {address}/docs\n\nCtrl-C stops it", highlight=False)

@@ -1,7 +1,7 @@
-"""`fmnist up`: MLflow, TensorBoard and JupyterLab as processes of this machine, until Ctrl-C.
+"""`fmnist up`: MLflow, TensorBoard, JupyterLab and the service as processes of this machine, until Ctrl-C.
 
 Nothing is started before every port is known to be free. Trainings write to the database that this MLflow serves,
-at the same time and without it: they need no server.
+at the same time and without it: they need no server. The service reads it too.
 """
 
 import http.client
@@ -73,7 +73,9 @@ def run_servers(
     for server in servers:
         supervisor.add(server.port.name, server.command, _environment(settings) | dict(server.environment))
     if not is_loopback(host):
-        notice(f"FMNIST_HOST {host}: MLflow and TensorBoard ask for no password; whoever reaches them can use them")
+        keyless = "" if settings.api_key_file else ", and the service for no key"
+        asked = f"MLflow and TensorBoard ask for no password{keyless}"
+        notice(f"FMNIST_HOST {host}: {asked}; whoever reaches them can use them")
     notice("starting, a few seconds")
     supervisor.run()
 
@@ -83,6 +85,7 @@ def _servers(settings: Settings, destinations: Destinations, host: str) -> tuple
     servers = [
         tensorboard(host, _port(settings, "TensorBoard", "tensorboard_port"), destinations),
         notebook(host, _port(settings, "JupyterLab", "notebook_port"), settings.home.resolve(), destinations),
+        service(host, _port(settings, "Service", "service_port"), settings.mlflow_port, destinations),
     ]
     if destinations.mlflow_uri.startswith("http"):
         return servers, {"MLflow": f"{one_line(destinations.mlflow_uri)} (MLFLOW_TRACKING_URI; not started here)"}
@@ -146,6 +149,15 @@ def notebook(host: str, port: Port, home: Path, destinations: Destinations) -> S
     start = f"/tree/{NOTEBOOK}" if (root / NOTEBOOK).exists() else ""
     page = f"/lab{start}?token={kept_token(token)}"
     return Server(port, command, environment, "/api", page)
+
+
+def service(host: str, port: Port, mlflow_port: int, destinations: Destinations) -> Server:
+    """The champion's service: it reads SQLite itself, and asks MLflow's server where runs are kept otherwise."""
+    uri = destinations.mlflow_uri
+    if not uri.startswith(("http", "sqlite")):
+        uri = f"http://{netloc(host, mlflow_port)}"
+    command = _python("fmnist", "serve", "--host", host, "--port", str(port.number))
+    return Server(port, command, {"MLFLOW_TRACKING_URI": uri}, "/ping")
 
 
 def _port(settings: Settings, name: str, field: str) -> Port:

@@ -83,9 +83,10 @@ def runs(as_json: Json = False) -> None:
 
 @app.command()
 def up() -> None:
-    """Run MLflow, TensorBoard and JupyterLab until Ctrl-C.
+    """Run MLflow, TensorBoard, JupyterLab and the service until Ctrl-C.
 
-    Where they listen: FMNIST_HOST, FMNIST_MLFLOW_PORT, FMNIST_TENSORBOARD_PORT, FMNIST_NOTEBOOK_PORT.
+    Where they listen: FMNIST_HOST, FMNIST_MLFLOW_PORT, FMNIST_TENSORBOARD_PORT, FMNIST_NOTEBOOK_PORT,
+    FMNIST_SERVICE_PORT.
     """
     from fmnist.embedded import run_servers
 
@@ -124,6 +125,7 @@ def doctor(as_json: Json = False) -> None:
         "MLflow": settings.mlflow_port,
         "TensorBoard": settings.tensorboard_port,
         "JupyterLab": settings.notebook_port,
+        "Service": settings.service_port,
     }
     findings = examine(Patient(settings.home, workspace.destinations, checkout_root(Path.cwd()), ports))
     if as_json:

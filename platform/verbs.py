@@ -21,6 +21,7 @@ SERVICES = {  # whose pages a browser opens: name, setting, default
     "notebook": ("JupyterLab", "FMNIST_NOTEBOOK_PORT", "8888"),
     "tensorboard": ("TensorBoard", "FMNIST_TENSORBOARD_PORT", "6006"),
     "mlflow": ("MLflow", "FMNIST_MLFLOW_PORT", "5000"),
+    "api": ("Service", "FMNIST_SERVICE_PORT", "8000"),
 }
 WRITTEN = ("var/data", "var/home", "var/models", "var/runs", "var/tensorboard", "notebooks")
 """What the notebook writes to."""
@@ -55,7 +56,7 @@ def _make_secrets() -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)
     keys = f"[default]\naws_access_key_id = {secrets.token_hex(10)}\naws_secret_access_key = {secrets.token_hex(20)}\n"
-    made = {**{name: secrets.token_urlsafe(24) for name in GENERATED}, "s3_credentials": keys}
+    made = {**{name: secrets.token_urlsafe(24) for name in GENERATED}, "s3_credentials": keys, "api_key": ""}
     missing = [name for name in made if not (folder / name).exists()]
     if "mlflow_database_password" in missing and _has_database():
         raise Trouble(
@@ -115,7 +116,8 @@ def start(arguments: list[str]) -> None:
         raise Trouble("the platform: did not get healthy, see above; make logs shows all, docs/platform.md helps")
     show_pages()
     if not (settings().get("FMNIST_HOST") or "127.").startswith("127."):
-        print("\nMLflow and TensorBoard ask for no password: whoever reaches this address can use them")
+        keyless = "" if (ROOT / "secrets" / "api_key").read_text().strip() else ", and the service for no key"
+        print(f"\nMLflow and TensorBoard ask for no password{keyless}: whoever reaches this address can use them")
 
 
 def show_pages() -> None:
@@ -181,7 +183,7 @@ def wheels(arguments: list[str]) -> None:
     if Path(local := os.environ.get("PIP_FIND_LINKS") or "none").is_dir():
         options += ["--volume", f"{Path(local).resolve()}:{local}:ro"]
     options += ["--volume", f"{ROOT}:/checkout:ro", "--volume", f"{folder}:/wheels"]
-    needs = ["/checkout[notebook]", *_build_needs()]
+    needs = ["/checkout[notebook]", "/checkout[serve]", *_build_needs()]
     for file in sorted((ROOT / "platform").glob("*/requirements.txt")):
         needs += ["--requirement", f"/checkout/platform/{file.parent.name}/requirements.txt"]
     command = ["python", "-m", "pip", "download", "--dest", "/wheels", "--constraint", "/checkout/constraints.txt"]
@@ -202,8 +204,8 @@ def reset(arguments: list[str]) -> None:
     print(
         "This deletes all that MLflow knows of runs, all models and artifacts it keeps on this machine, and passwords"
     )
-    print("and token. The runs' own folders and TensorBoard's logs (var/), notebooks/, data/, .env and the keys of a")
-    print("bucket (secrets/s3_credentials) stay.")
+    print("and token. The runs' own folders and TensorBoard's logs (var/), notebooks/, data/, .env and your own keys")
+    print("(secrets/s3_credentials, secrets/api_key) stay.")
     if arguments != ["--yes"] and (not sys.stdin.isatty() or input("Type yes to delete: ").strip() != "yes"):
         raise Trouble("nothing was deleted; that takes a yes at the terminal, or make reset ARGS=--yes")
     compose("down", "--volumes", "--remove-orphans")

@@ -41,12 +41,30 @@ def test_no_command_holds_a_secret(workspace: Workspace, monkeypatch: pytest.Mon
         embedded.mlflow(HOST, Port("MLflow", 1, ""), destinations),
         embedded.tensorboard(HOST, Port("TensorBoard", 2, ""), destinations),
         embedded.notebook(HOST, Port("JupyterLab", 3, ""), home, destinations),
+        embedded.service(HOST, Port("Service", 4, ""), 1, destinations),
     ]
     token = (home / "jupyter" / "token").read_text()
     assert servers[2].page == f"/lab?token={token}"
     for server in servers:
         assert "hunter2" not in json.dumps(server.command)
         assert token not in json.dumps(server.command) + json.dumps(dict(server.environment))
+
+
+@pytest.mark.parametrize(
+    ("uri", "asked"),
+    [
+        ("http://tracking.example", "http://tracking.example"),
+        ("sqlite:////somewhere/mlflow.db", "sqlite:////somewhere/mlflow.db"),
+        ("postgresql://me:hunter2@db/mlflow", f"http://{HOST}:5001"),  # through the MLflow that is started beside
+    ],
+)
+def test_the_service_reads_the_registry_where_it_can(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, uri: str, asked: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    destinations = Workspace(type(workspace.settings)()).destinations
+    service = embedded.service(HOST, Port("Service", 4, ""), 5001, destinations)
+    assert service.environment["MLFLOW_TRACKING_URI"] == asked
 
 
 def test_the_notebook_opens_where_it_is(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -83,7 +101,7 @@ def test_equal_ports_name_both(fmnist: Command, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_database_that_cannot_be_made_is_told(fmnist: Command, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MLFLOW", "TENSORBOARD", "NOTEBOOK"):
+    for name in ("MLFLOW", "TENSORBOARD", "NOTEBOOK", "SERVICE"):
         with socket.create_server((HOST, 0)) as free:
             monkeypatch.setenv(f"FMNIST_{name}_PORT", str(free.getsockname()[1]))
     monkeypatch.setattr(embedded, "MAKE_DATABASE", "raise SystemExit('a long story\\nno room on disk')")

@@ -85,6 +85,20 @@ def test_the_first_settings_name_who_starts_it(monkeypatch: pytest.MonkeyPatch) 
     assert "\nPLATFORM_UID=1000\nPLATFORM_GID=1000\n" in verbs._first_settings()
 
 
+def test_no_key_is_asked_for_until_somebody_writes_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    verbs = load("verbs")
+    monkeypatch.setattr(verbs, "ROOT", tmp_path)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "mlflow_database_password").touch()  # or Docker is asked for a database
+    verbs._make_secrets()
+    key = tmp_path / "secrets" / "api_key"
+    assert key.read_text() == ""
+    key.write_text("a key of one's own")
+    verbs._make_secrets()
+    assert key.read_text() == "a key of one's own"
+    assert "api_key" not in verbs.GENERATED  # which a reset deletes
+
+
 def test_every_setting_of_compose_is_explained() -> None:
     named = set(re.findall(r"\$\{([A-Z0-9_]+)", (PLATFORM.parent / "compose.yaml").read_text()))
     explained = set(re.findall(r"^#?([A-Z0-9_]+)=", (PLATFORM.parent / ".env.example").read_text(), re.MULTILINE))
@@ -98,6 +112,13 @@ def test_images_install_pinned_packages_only() -> None:
     for file in PLATFORM.glob("*/Dockerfile"):
         (base,) = re.findall(r"^FROM (.+)$", file.read_text(), re.MULTILINE)
         assert base in ("postgres:17-bookworm", "python:3.11-slim-bookworm"), file
+
+
+def test_every_page_has_a_published_port_and_a_service_of_compose() -> None:
+    composed = (PLATFORM.parent / "compose.yaml").read_text()
+    for service, (_, variable, default) in load("verbs").SERVICES.items():
+        assert f"\n  {service}:" in composed
+        assert f'ports: ["${{FMNIST_HOST:-127.0.0.1}}:${{{variable}:-{default}}}:' in composed
 
 
 def test_they_use_nothing_that_python_3_8_lacks() -> None:

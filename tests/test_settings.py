@@ -34,7 +34,7 @@ def test_a_tilde_is_the_users_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ("FMNIST_DOWNLOAD", "banana", "FMNIST_DOWNLOAD banana: is neither true nor false; give true, false, yes,"),
         ("FMNIST_CONNECT_TIMEOUT", "banana", "FMNIST_CONNECT_TIMEOUT banana: is no number; give one"),
         ("FMNIST_CONNECT_TIMEOUT", "-1", "FMNIST_CONNECT_TIMEOUT -1: is too small; give more than 0"),
-        ("FMNIST_DAT", "x", "FMNIST_DAT: there is no such setting; there are FMNIST_ALLOWED_HOSTS, FMNIST_API_KEY_FILE"),
+        ("FMNIST_DAT", "x", "FMNIST_DAT: there is no such setting; there are FMNIST_ALLOWED_HOSTS, FMNIST_API"),
     ],
 )
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str) -> None:

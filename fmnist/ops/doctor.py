@@ -11,12 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
-from urllib.parse import urlparse
 
 import psutil
 
 from fmnist.errors import Failure, UserError, one_line
 from fmnist.ops.containers import Container, docker, has_docker, list_containers
+from fmnist.ops.remote import PATIENCE, ask, local_trial, remote_trial
 from fmnist.ports import port_holder
 from fmnist.registry import Registry
 from fmnist.tracking.wiring import Destinations
@@ -25,7 +25,6 @@ GIGABYTE = 1024**3
 LEAST_DISK, LEAST_MEMORY = 2 * GIGABYTE, GIGABYTE
 OLDEST_ENGINE, OLDEST_COMPOSE = (24, 0), (2, 20)
 CLOSED = 1  # a port where nothing answers: that of a container that does not run
-PATIENCE = 4  # seconds for an answer: all of it is to take less than ten
 
 State = Literal["ok", "off", "warning", "bad"]
 """`off`: not there, and not missed."""
@@ -56,6 +55,7 @@ def examine(patient: Patient) -> list[Finding]:
     ports = {container.service: container.port for container in containers if container.port}
     mlflow = f"http://127.0.0.1:{ports.get('mlflow', CLOSED)}" if on_platform else patient.destinations.mlflow_uri
     tensorboard = ports.get("tensorboard", CLOSED) if on_platform else patient.ports["TensorBoard"]
+    service = ports.get("api", CLOSED) if on_platform else patient.ports["Service"]
     looks: list[Callable[[], Finding]] = [
         lambda: _disk(patient.home),
         _memory,
@@ -63,6 +63,7 @@ def examine(patient: Patient) -> list[Finding]:
         lambda: _database(mlflow, patient.destinations.model_name),
         lambda: _artifacts(mlflow, patient.destinations.artifacts),
         lambda: _tensorboard(tensorboard, patient.destinations.logs, needed=on_platform),
+        lambda: _service(service, needed=on_platform),
     ]
     with ThreadPoolExecutor(len(looks)) as pool:
         found = [pending.result() for pending in [pool.submit(look) for look in looks]]
@@ -145,7 +146,7 @@ def _database(uri: str, model_name: str) -> Finding:
             return Finding("database", "ok", f"{one_line(uri)}: not made yet, the first training makes it")
         registry.probe()
         if uri.startswith("http"):  # its health says nothing of the database behind it
-            status, _ = _ask("GET", uri, "/api/2.0/mlflow/experiments/get?experiment_id=0")
+            status, _ = ask("GET", uri, "/api/2.0/mlflow/experiments/get?experiment_id=0")
             if status != http.client.OK:
                 raise Failure(uri, f"answers a question about runs with {status}")
         else:
@@ -159,11 +160,11 @@ def _artifacts(uri: str, folder: Path) -> Finding:
     """Written, read back, deleted: a few bytes."""
     name, content = f"doctor-{uuid.uuid4().hex}", uuid.uuid4().hex.encode()
     if not uri.startswith("http"):
-        place, write = str(folder), _write_file(folder / name)
+        place, trial = str(folder), local_trial(folder / name)
     else:
-        place, write = f"through {one_line(uri)}", _write_remote(uri, f"/api/2.0/mlflow-artifacts/artifacts/{name}")
+        place, trial = f"through {one_line(uri)}", remote_trial(uri, f"/api/2.0/mlflow-artifacts/artifacts/{name}")
     try:
-        back = write(content)
+        back = trial(content)
     except (OSError, Failure, http.client.HTTPException) as error:
         return Finding("artifact store", "bad", f"{place}: {one_line(error)}", "make room, or mend where it writes")
     if back != content:
@@ -173,39 +174,10 @@ def _artifacts(uri: str, folder: Path) -> Finding:
     return Finding("artifact store", "ok", f"{place}: written, read back, deleted")
 
 
-def _write_file(path: Path) -> Callable[[bytes], bytes]:
-    def write(content: bytes) -> bytes:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.write_bytes(content)
-            return path.read_bytes()
-        finally:
-            path.unlink(missing_ok=True)
-
-    return write
-
-
-def _write_remote(uri: str, path: str) -> Callable[[bytes], bytes]:
-    def step(method: str, body: bytes | None = None) -> bytes:
-        status, answer = _ask(method, uri, path, body)
-        if status != http.client.OK:
-            raise Failure(f"{method}", f"was answered with {status}")
-        return answer
-
-    def write(content: bytes) -> bytes:
-        step("PUT", content)
-        try:
-            return step("GET")
-        finally:
-            step("DELETE")
-
-    return write
-
-
 def _tensorboard(port: int, logs: Path, *, needed: bool) -> Finding:
     there = {folder.name for folder in logs.glob("*") if any(folder.glob("events.*"))}
     try:
-        status, answer = _ask("GET", f"http://127.0.0.1:{port}", "/data/runs")
+        status, answer = ask("GET", f"http://127.0.0.1:{port}", "/data/runs")
         shown = set(json.loads(answer)) if status == http.client.OK else set()
     except (OSError, ValueError, http.client.HTTPException):
         if needed:
@@ -221,6 +193,27 @@ def _tensorboard(port: int, logs: Path, *, needed: bool) -> Finding:
     return Finding("TensorBoard", "ok", f"shows the {len(there)} runs in {logs}")
 
 
+def _service(port: int, *, needed: bool) -> Finding:
+    """What answers, and what it complains of: it goes on, so that is no more than a warning."""
+    status, about = 0, None
+    with suppress(OSError, ValueError, http.client.HTTPException):
+        status, answer = ask("GET", f"http://127.0.0.1:{port}", "/status")
+        about = json.loads(answer)
+    if status == http.client.UNAUTHORIZED:
+        return Finding("service", "ok", "answers, to those who have its key")
+    if not isinstance(about, dict) or "registry_trouble" not in about:  # somebody else's port, maybe
+        if needed:
+            return Finding("service", "bad", "does not answer", "make logs ARGS=api")
+        return Finding("service", "off", "does not run")
+    model, trouble, refusal = about.get("model"), about["registry_trouble"], about.get("refusal")
+    found = f"version {model['version']} answers" if model else "answers; it has no model yet"
+    if trouble:
+        return Finding("service", "warning", f"{found}; {one_line(trouble)}", "it goes on, and asks again by itself")
+    if refusal:
+        return Finding("service", "warning", f"{found}; {one_line(refusal['reason'])}", "fmnist promote another one")
+    return Finding("service", "ok" if model else "off", found)
+
+
 def _port(name: str, port: int) -> Finding:
     """Whether `fmnist up` can have it, or has it."""
     with socket.socket() as probe:
@@ -228,16 +221,3 @@ def _port(name: str, port: int) -> Finding:
         if probe.connect_ex(("127.0.0.1", port)):
             return Finding(f"port {port}, {name}", "ok", "free")
     return Finding(f"port {port}, {name}", "ok", f"held by {port_holder(port)}")
-
-
-def _ask(method: str, address: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-    """(status, answer). It asks no proxy."""
-    parts = urlparse(address)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=PATIENCE)
-    try:
-        connection.request(method, parts.path.rstrip("/") + path, body)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from fmnist.serve.batcher import RETRY
 from fmnist.serve.guard import HEADERS, Guard, Ids
 from fmnist.serve.limits import Limits
-from fmnist.serve.metrics import IN_FLIGHT, REQUESTS, SECONDS
+from fmnist.serve.metrics import IN_FLIGHT, count
 from fmnist.serve.web import (
+    Deadlines,
     Disconnected,
     Receive,
     Refused,
@@ -23,7 +24,6 @@ from fmnist.serve.web import (
     Send,
     problem,
     read_body,
-    within,
 )
 
 log = logging.getLogger("fmnist.serve")
@@ -44,6 +44,8 @@ class App:
 
     def __post_init__(self) -> None:
         self._router, self._ids, self._in_flight = Router(self.routes), Ids(), 0
+        IN_FLIGHT.set_function(lambda: self._in_flight)
+        self._deadlines = Deadlines(self.limits.seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,12 +71,13 @@ class App:
             if self._in_flight > limits.requests and route.protected:
                 raise Refused(503, f"{limits.requests} requests are being answered; try again in a second", RETRY)
             if request.method not in ("GET", "HEAD"):
-                request.body = await within(
-                    limits.seconds, read_body(request.headers, receive, limits.body), _LATE_BODY
-                )
-            return route, await within(limits.seconds, route.handle(request), _LATE_ANSWER)
+                with self._deadlines.begin(_LATE_BODY):
+                    request.body = await read_body(request.headers, receive, limits.body)
+            with self._deadlines.begin(_LATE_ANSWER):
+                return route, await route.handle(request)
         except Refused as refused:
-            return route, route.refuse(refused, request.id)
+            refuse = self._router.form(request.path) if route is _NOWHERE else route.refuse
+            return route, refuse(refused, request.id)
         except Disconnected:
             raise
         except Exception:
@@ -84,9 +87,7 @@ class App:
             )
 
     def _count(self, route: Route, request: Request, response: Response, seconds: float) -> None:
-        REQUESTS.labels(route.name, response.status).inc()
-        SECONDS.labels(route.name).observe(seconds)
-        IN_FLIGHT.set(self._in_flight)
+        count(route.name, response.status, seconds)
         if response.status >= 400 or random.random() < self.log_share:
             about = {"id": request.id, "route": route.name, "status": response.status, "ms": round(seconds * 1000, 2)}
             log.info("request", extra=about)

@@ -40,10 +40,15 @@ class Guard:
         """Raises Refused."""
         host = headers.get(b"host", b"")
         if self._hosts is not None and host not in self._hosts and host.lower() not in self._hosts:
-            raise Refused(403, f"Host {host[:60]!a}: is not known here; see FMNIST_ALLOWED_HOSTS in docs/settings.md")
+            raise Refused(
+                403,
+                f"Host {host[:60].decode('latin-1')!a}: is not known here; see FMNIST_ALLOWED_HOSTS, docs/settings.md",
+            )
         origin = headers.get(b"origin")
         if origin and method != "GET" and origin.partition(b"://")[2] != host:  # CORS is closed: not even asked blindly
-            raise Refused(403, f"Origin {origin[:60]!a}: other pages may not ask; ask from this service's own")
+            raise Refused(
+                403, f"Origin {origin[:60].decode('latin-1')!a}: other pages may not ask; ask from this service's own"
+            )
         if self._key and protected and not hmac.compare_digest(_given_key(headers), self._key):
             challenge = ((b"www-authenticate", b"Bearer"),)
             raise Refused(401, "the API key: is missing or wrong; send Authorization: Bearer KEY", challenge)

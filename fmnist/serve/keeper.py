@@ -83,6 +83,7 @@ class Keeper:
     def _is_known(self, release: Release) -> bool:
         now, refused = self.model, self.refusal
         if now and (now.release.version, now.release.sha256) == (release.version, release.sha256):
+            self.from_cache = False  # the registry itself names it
             self.refusal = None if refused and refused.version != release.version else refused
             return True
         return bool(refused and refused.version == release.version and time.time() - refused.time < REFUSED_SECONDS)

@@ -1,6 +1,7 @@
 """What `/metrics` tells, in Prometheus's form."""
 
 import platform
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -33,6 +34,22 @@ _SWAPS = Gauge("fmnist_model_swaps", "How often a new model took over", registry
 _REFUSALS = Gauge("fmnist_model_refusals", "How many new models were refused", registry=REGISTRY)
 _REGISTRY_UP = Gauge("fmnist_registry_up", "Whether the registry answers: 1 or 0", registry=REGISTRY)
 _FROM_CACHE = Gauge("fmnist_model_from_cache", "Whether the model was kept from before a restart", registry=REGISTRY)
+
+
+@cache
+def _count_of(route: str, status: int) -> Counter:
+    return REQUESTS.labels(route, status)
+
+
+@cache
+def _seconds_of(route: str) -> Histogram:
+    return SECONDS.labels(route)
+
+
+def count(route: str, status: int, seconds: float) -> None:
+    """A request that was answered."""
+    _count_of(route, status).inc()
+    _seconds_of(route).observe(seconds)
 
 
 def exposition(keeper: Keeper) -> Response:

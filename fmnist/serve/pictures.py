@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fmnist.data.formats import SIDE
-from fmnist.errors import UserError
-from fmnist.imaging import FORMATS, decode
+from fmnist.errors import UserError, one_line
+from fmnist.imaging import FORMATS, decode, to_model_image
 from fmnist.serve.limits import Limits
 from fmnist.serve.web import Refused
 
@@ -30,23 +30,47 @@ async def from_pictures(files: list[tuple[str, bytes]], limits: Limits) -> NDArr
     """(name for messages, PNG, JPEG or WebP) -> uint8 [N, 28, 28]. Raises Refused."""
     if len(files) > limits.images:
         raise Refused(413, f"{len(files):,} pictures: {limits.images:,} at most fit into a request; send several")
-    return np.stack([await _decoded(name, content, limits) for name, content in files])
+    images = [await _decoded(name, content, limits) for name, content in files]
+    return np.stack(images) if len(images) > 1 else images[0][None]
 
 
 async def _decoded(name: str, content: bytes, limits: Limits) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:  # reads its head only
-            pixels = picture.width * picture.height
+        picture = Image.open(io.BytesIO(content), formats=FORMATS)  # reads its head only
     except Exception:  # noqa: BLE001 - `decode` says what is wrong
-        pixels = 0
+        raise Refused(400, _what_is_wrong(name, content)) from None
+    pixels = picture.width * picture.height
     if pixels > limits.pixels:
         raise Refused(413, f"{name}: has {pixels:,} pixels; give {limits.pixels:,} at most")
+    if pixels <= AT_ONCE:
+        return _read(picture, name)
+    return await asyncio.get_running_loop().run_in_executor(_pool, _read, picture, name)
+
+
+def _what_is_wrong(name: str, content: bytes) -> str:
     try:
-        if pixels <= AT_ONCE:
-            return decode(content, name)
-        return await asyncio.get_running_loop().run_in_executor(_pool, decode, content, name)
+        decode(content, name)
     except UserError as error:
-        raise Refused(400, str(error)) from error
+        return str(error)
+    return f"{name}: can't be read; give another"
+
+
+def _read(picture: Image.Image, name: str) -> NDArray[np.uint8]:
+    try:
+        picture.load()
+        if picture.mode == "L" and picture.size == (SIDE, SIDE) and not picture.info:
+            values = picture.tobytes()
+            if _has_dark_border(values):
+                return np.frombuffer(values, np.uint8).reshape(SIDE, SIDE)
+        return to_model_image(picture)
+    except Exception as error:
+        raise Refused(400, f"{name}: is a damaged picture ({one_line(error)}); give a whole one") from error
+
+
+def _has_dark_border(values: bytes) -> bool:
+    """Of 28x28 pixels: then it is one of the data set's own, as `to_model_image` would find the long way."""
+    edges = values[:SIDE] + values[-SIDE:] + values[::SIDE] + values[SIDE - 1 :: SIDE]
+    return sorted(edges)[len(edges) // 2] < 128
 
 
 def from_bytes(content: bytes, limits: Limits) -> NDArray[np.uint8]:

@@ -65,17 +65,19 @@ class Predict:
         shown = kind[:40].decode("latin-1")
         raise Refused(415, f"Content-Type {shown!a}: is not known; send image/*, application/json, multipart/form-data")
 
-    def _answers(self, model: Model, rows: NDArray[np.float32], top: int) -> list[dict[str, Any]]:
-        names = model.class_names
-        return [_answer(names, [round(value, 6) for value in row], top) for row in rows.tolist()]
+    @staticmethod
+    def _answers(model: Model, rows: NDArray[np.float32], top: int) -> list[dict[str, Any]]:
+        names, values = model.class_names, rows.astype(np.float64).round(6).tolist()
+        best = (-rows).argsort(axis=1, kind="stable")[:, :top].tolist()
+        return [_answer(names, *each) for each in zip(values, best, strict=True)]
 
 
-def _answer(names: Sequence[str], values: Sequence[float], top: int) -> dict[str, Any]:
-    ranked = sorted(zip(names, values, strict=True), key=lambda pair: -pair[1])[:top]
+def _answer(names: Sequence[str], values: Sequence[float], best: Sequence[int]) -> dict[str, Any]:
+    """`best`: the likeliest classes, in their order."""
     return {
-        "label": ranked[0][0],
-        "probability": ranked[0][1],
-        "top": [{"label": name, "probability": value} for name, value in ranked],
+        "label": names[best[0]],
+        "probability": values[best[0]],
+        "top": [{"label": names[i], "probability": values[i]} for i in best],
         "probabilities": dict(zip(names, values, strict=True)),
     }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from typing import Any
 
 import uvicorn
@@ -53,7 +54,7 @@ def serve(service: Service, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
     log_as_json()
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn's own handlers end it, and then raise the signal again
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: sys.exit(0))
     service.keeper.start()
     try:
         Server(service, host, port).run()

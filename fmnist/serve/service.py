@@ -7,10 +7,13 @@ from typing import Any
 from fmnist.serve.app import App
 from fmnist.serve.batcher import Batcher
 from fmnist.serve.guard import Guard
+from fmnist.serve.inference import Inference
 from fmnist.serve.keeper import Keeper
 from fmnist.serve.limits import Limits
 from fmnist.serve.metrics import exposition
+from fmnist.serve.pages import page_routes
 from fmnist.serve.predict import Predict
+from fmnist.serve.scoring import scoring_routes
 from fmnist.serve.web import Request, Response, Route, Routes, as_json
 
 
@@ -38,6 +41,9 @@ class Service:
             ("POST", "/predict"): Route(predict, "/predict"),
             ("GET", "/status"): Route(self._status, "/status"),
             ("GET", "/metrics"): Route(self._metrics, "/metrics"),
+            **page_routes(self.model_name),
+            **scoring_routes(self.batcher, self.limits),
+            **Inference(self.keeper, self.batcher, self.limits, self.model_name, lambda: self.is_ready).routes(),
         }
 
     @property
@@ -70,6 +76,7 @@ class Service:
             "ready": self.is_ready,
             "looked": keeper.looked,
             "model": about,
+            "absence": None if model else keeper.absence,
             "registry_trouble": keeper.trouble,
             "refusal": refusal._asdict() if refusal else None,
             "swaps": keeper.swaps,

@@ -120,7 +120,9 @@ def _too_large(limit: int) -> Refused:
 def unpacked(body: bytes, encoding: bytes, limit: int) -> bytes:
     """Raises Refused for another encoding, damaged data, or more than `limit` bytes."""
     if encoding not in (b"gzip", b"x-gzip", b"deflate"):
-        raise Refused(415, f"Content-Encoding {encoding[:20]!a}: is not known; send gzip, deflate or none")
+        raise Refused(
+            415, f"Content-Encoding {encoding[:20].decode('latin-1')!a}: is not known; send gzip, deflate or none"
+        )
     unpacker = zlib.decompressobj(_GZIP_OR_ZLIB)
     try:
         content = unpacker.decompress(body, limit + 1)
@@ -153,6 +155,7 @@ class Router:
     def __init__(self, routes: Routes) -> None:
         self._exact = {key: route for key, route in routes.items() if "{" not in key[1]}
         self._patterns = [(method, path.split("/"), route) for (method, path), route in routes.items() if "{" in path]
+        self._forms = {path.split("/")[1]: route.refuse for (_, path), route in routes.items()}
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """Raises Refused: 404, or 405 with what is allowed."""
@@ -169,6 +172,10 @@ class Router:
             raise Refused(405, f"{method[:20]}: is not for this path; use {allow}", ((b"allow", allow.encode()),))
         raise Refused(404, f"the path {path[:80]!a}: there is nothing; see /docs")
 
+    def form(self, path: str) -> Callable[[Refused, str], Response]:
+        """How the routes with the same first part refuse: what isn't there is told as the clients of those read it."""
+        return self._forms.get(path.split("/")[1] if "/" in path else "", problem)
+
 
 def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
     if len(pattern) != len(parts):
@@ -182,10 +189,57 @@ def _match(pattern: list[str], parts: list[str]) -> dict[str, str] | None:
     return captured
 
 
-async def within(seconds: float, awaited: Awaitable[Any], late: Refused) -> Any:
-    """`awaited`'s value. Raises `late` where that takes longer."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await awaited
-    except TimeoutError:
-        raise late from None
+class Deadlines:
+    """Ends what takes too long, all by one timer: one for each request would cost as much as reading it."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running: dict[Deadline, float] = {}
+        """The oldest first -> when it ends, by the loop's clock."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, late: Refused) -> "Deadline":
+        """`with` it: what is awaited therein takes `seconds` at most, or `late` is raised."""
+        task = asyncio.current_task()
+        assert task is not None
+        loop = task.get_loop()
+        if self._loop is not loop:
+            self._loop, self._running, self._timer = loop, {}, None
+        deadline = Deadline(self._running, task, late)
+        self._running[deadline] = end = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_at(end, self._end_late)
+        return deadline
+
+    def _end_late(self) -> None:
+        self._timer = None
+        assert self._loop is not None
+        for deadline, end in list(self._running.items()):
+            if end > self._loop.time():
+                self._timer = self._loop.call_at(end, self._end_late)
+                return
+            deadline.passes()
+
+
+class Deadline:
+    """Of one request."""
+
+    __slots__ = ("_cancelling", "_late", "_passed", "_running", "_task")
+
+    def __init__(self, running: dict["Deadline", float], task: asyncio.Task[Any], late: Refused) -> None:
+        self._running, self._task, self._late = running, task, late
+        self._passed, self._cancelling = False, task.cancelling()
+
+    def passes(self) -> None:
+        del self._running[self]
+        self._passed = True
+        self._task.cancel()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._running.pop(self, None)
+        if self._passed and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise self._late from None

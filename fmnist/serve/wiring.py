@@ -88,6 +88,8 @@ def _hosts(settings: Settings, host: str, port: int) -> list[str] | None:
 
 
 def _links(workspace: Workspace) -> dict[str, str]:
+    """Where a browser finds them. A port that was given goes first: in a container MLflow's address is no browser's."""
     settings, uri = workspace.settings, workspace.destinations.mlflow_uri
-    mlflow = uri if uri.startswith("http") and "@" not in uri else f"http://localhost:{settings.mlflow_port}"
+    is_browsers = uri.startswith("http") and "@" not in uri and "mlflow_port" not in settings.model_fields_set
+    mlflow = uri if is_browsers else f"http://localhost:{settings.mlflow_port}"
     return {"MLflow": mlflow, "TensorBoard": f"http://localhost:{settings.tensorboard_port}"}

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Secrets come as files that any user in here could read. Here they are put where only MLflow's user reads them, in
 # memory, in the forms that libpq and boto3 know: none is in an environment or on a command line.
-set -eu
+set -euf # -f: a * in ALLOWED_HOSTS is no pattern of file names
 umask 077
 own=/run/mlflow
 printf 'postgres:5432:mlflow:mlflow:%s\n' "$(cat /run/secrets/mlflow_database_password)" >"$own/pgpass"

@@ -38,7 +38,7 @@ def make_patient(tmp_path: Path, uri: str | None = None, checkout: Path | None =
     home = tmp_path / "var"
     uri = uri or f"sqlite:///{home / 'mlflow.db'}"
     places = Destinations(uri, "fashion-mnist", "fashion-mnist", home / "artifacts", home / "tensorboard")
-    return Patient(home, places, checkout, {"TensorBoard": free_port(), "MLflow": free_port()})
+    return Patient(home, places, checkout, {"TensorBoard": free_port(), "MLflow": free_port(), "Service": free_port()})
 
 
 def found(findings: list[Finding], what: str) -> Finding:
@@ -185,9 +185,9 @@ def test_a_tensorboard_that_misses_runs_is_bad(tmp_path: Path, monkeypatch: pyte
         (patient.destinations.logs / run).mkdir(parents=True)
         (patient.destinations.logs / run / "events.out.1").touch()
     assert found(examine(patient), "TensorBoard").found.startswith("does not run; 2 runs")
-    ask = doctor._ask
+    ask = doctor.ask
     monkeypatch.setattr(
-        doctor, "_ask", lambda *all, **more: (200, b'["one"]') if "/data" in all[2] else ask(*all, **more)
+        doctor, "ask", lambda *all, **more: (200, b'["one"]') if "/data" in all[2] else ask(*all, **more)
     )
     finding = found(examine(patient), "TensorBoard")
     assert finding.state == "bad" and "1 in" in finding.found

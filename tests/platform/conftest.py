@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 ENGINE = Path(__file__).parent / "engine"
 WAIT = 300  # seconds; a busy machine is no fault
 COPY = 'git ls-files -z -co --exclude-standard | tar -c --null -T - | tar -x -C "$1"'  # what git has, or would take
-SETTINGS = ("FMNIST_NOTEBOOK_PORT", "FMNIST_TENSORBOARD_PORT", "FMNIST_MLFLOW_PORT")
+SETTINGS = ("FMNIST_NOTEBOOK_PORT", "FMNIST_TENSORBOARD_PORT", "FMNIST_MLFLOW_PORT", "FMNIST_SERVICE_PORT")
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,8 @@ class Platform:
         foreign = ("FMNIST_", "MLFLOW_", "COMPOSE_", "JUPYTER_", "PLATFORM_")
         self.environment = {key: value for key, value in environment.items() if not key.startswith(foreign)}
         self.environment |= ports | own | settings
-        self.notebook, self.tensorboard, self.mlflow = (f"http://localhost:{ports[name]}" for name in SETTINGS)
+        pages = (f"http://localhost:{ports[name]}" for name in SETTINGS)
+        self.notebook, self.tensorboard, self.mlflow, self.service = pages
         self.ports = {name: int(port) for name, port in ports.items()}
 
     def run(self, *command: str, check: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":

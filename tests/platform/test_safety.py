@@ -7,10 +7,10 @@ from typing import Any
 import psutil
 import pytest
 
-SERVICES = ("postgres", "mlflow", "tensorboard", "notebook")
+SERVICES = ("postgres", "mlflow", "tensorboard", "notebook", "api")
 
 
-def test_only_its_three_ports_listen_and_only_on_loopback(platform: Any) -> None:
+def test_only_its_four_ports_listen_and_only_on_loopback(platform: Any) -> None:
     bindings = {}
     for service in SERVICES:
         ports = platform.inspect(service)["NetworkSettings"]["Ports"]
@@ -61,7 +61,7 @@ def test_a_wrong_token_opens_no_notebook(platform: Any) -> None:
     assert platform.http.get(f"{platform.notebook}/api/contents", headers=right, timeout=60).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["{0.notebook}/api", "{0.tensorboard}/data/runs", "{0.mlflow}/"])
+@pytest.mark.parametrize("path", ["{0.notebook}/api", "{0.tensorboard}/data/runs", "{0.mlflow}/", "{0.service}/status"])
 def test_a_foreign_name_is_turned_away(platform: Any, path: str) -> None:
     address = path.format(platform)
     for name in ("attacker.example", "attacker.example:5000"):
@@ -73,6 +73,7 @@ def test_a_foreign_page_changes_nothing(platform: Any) -> None:
     stranger = {"Origin": "http://attacker.example"}
     create = f"{platform.mlflow}/api/2.0/mlflow/experiments/create"
     assert platform.http.post(create, headers=stranger, json={"name": "theirs"}, timeout=60).status_code == 403
+    assert platform.http.post(f"{platform.service}/predict", headers=stranger, data=bytes(784)).status_code == 403
     kernels = f"{platform.notebook}/api/kernels"
     token = {"Authorization": f"token {platform.token}"}
     before = platform.http.get(kernels, headers=token, timeout=60).json()

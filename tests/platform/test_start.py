@@ -13,9 +13,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def test_it_starts_healthy_and_says_where(platform: Any) -> None:
     shown = platform.make("status").stdout
     healthy = re.findall(r"^  (\w+) +Up .*\(healthy\)$", shown, re.MULTILINE)
-    assert sorted(healthy) == ["mlflow", "notebook", "postgres", "tensorboard"]
+    assert sorted(healthy) == ["api", "mlflow", "notebook", "postgres", "tensorboard"]
     page = f"{platform.notebook}/lab/tree/fashion_mnist.ipynb?token={platform.token}"
-    for address in (page, platform.tensorboard, platform.mlflow):
+    for address in (page, platform.tensorboard, platform.mlflow, platform.service):
         assert address in shown
     logs = platform.run("docker", "logs", platform.environment["NOTEBOOK_CONTAINER"])
     assert page in logs.stdout + logs.stderr
@@ -29,7 +29,7 @@ def test_its_files_are_made_once_and_for_their_owner_alone(platform: Any) -> Non
     assert {file: file.read_text() for file in files} == before
     assert {service: platform.inspect(service)["Id"] for service in identities} == identities
     assert stat.S_IMODE((platform.folder / "secrets").stat().st_mode) == 0o700
-    assert not any(secret in before[files[0]] for file, secret in before.items() if file != files[0])
+    assert not any(secret in before[files[0]] for file, secret in before.items() if secret and file != files[0])
 
 
 def test_what_the_notebook_writes_belongs_to_who_started_it(platform: Any) -> None:
@@ -40,7 +40,7 @@ def test_what_the_notebook_writes_belongs_to_who_started_it(platform: Any) -> No
         made = platform.folder / folder / "made-in-the-notebook"
         assert made.stat().st_uid == uid
         made.unlink()
-    for service in ("mlflow", "tensorboard", "notebook"):
+    for service in ("api", "mlflow", "tensorboard", "notebook"):
         assert platform.inside("touch", "/made", service=service, check=False).returncode != 0
 
 

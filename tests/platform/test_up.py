@@ -1,4 +1,4 @@
-"""`fmnist up` for real: three servers, a training meanwhile, what a browser gets, and nothing left at the end."""
+"""`fmnist up` for real: four servers, a training meanwhile, what a browser gets, and nothing left at the end."""
 
 import os
 import re
@@ -27,9 +27,9 @@ class Up:
 
     def __init__(self, home: Path) -> None:
         with ExitStack() as held:
-            sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+            sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
             self.ports = [taken.getsockname()[1] for taken in sockets]
-        names = ("FMNIST_MLFLOW_PORT", "FMNIST_TENSORBOARD_PORT", "FMNIST_NOTEBOOK_PORT")
+        names = (f"FMNIST_{name}_PORT" for name in ("MLFLOW", "TENSORBOARD", "NOTEBOOK", "SERVICE"))
         places = {"FMNIST_HOME": str(home), "FMNIST_DATA": str(DATA), "FMNIST_DOWNLOAD": "no"}
         self.environment = os.environ | places | dict(zip(names, map(str, self.ports), strict=True))
         self.environment.pop("MLFLOW_TRACKING_URI", None)
@@ -43,7 +43,9 @@ class Up:
             if "Ctrl-C" in line:
                 break
         self.pages = dict(re.findall(r"^  (\w+) +(http\S+)$", shown, re.MULTILINE))
-        assert list(self.pages) == ["MLflow", "TensorBoard", "JupyterLab"], shown + self.process.communicate()[1]
+        assert list(self.pages) == ["MLflow", "TensorBoard", "JupyterLab", "Service"], (
+            shown + self.process.communicate()[1]
+        )
         self.session = requests.Session()
         self.session.trust_env = False
 
@@ -96,6 +98,7 @@ def test_a_training_shows_in_all_and_ctrl_c_ends_them(up: Up, tmp_path: Path) ->
     assert "val_accuracy" in tags
     points = up.get("TensorBoard", "data/plugin/scalars/scalars", params={"run": run_id, "tag": "val_accuracy"}).json()
     assert [step for _, step, _ in points] == [1, 2]
+    check_service(up, run_id)
     check_notebook(up, tmp_path)
     code, out, err = up.end(signal.SIGINT)
     assert (code, out.strip()) == (0, "all is stopped")
@@ -115,8 +118,18 @@ def check_mlflow(up: Up, run_id: str) -> None:
     foreign = {"Origin": "http://elsewhere.example"}
     refused = up.session.post(f"{api}/experiments/create", json={"name": "x"}, headers=foreign, timeout=60)
     assert refused.status_code == 403
-    for name in ("MLflow", "TensorBoard"):
+    for name in ("MLflow", "TensorBoard", "Service"):
         assert up.get(name, "", headers={"Host": "elsewhere.example"}).status_code == 403
+
+
+def check_service(up: Up, run_id: str) -> None:
+    """The champion answers; its page links to the other two."""
+    about = until(lambda: (told := up.get("Service", "status").json())["model"] and told)
+    assert (about["model"]["version"], about["model"]["run_id"]) == ("1", run_id)
+    links = {name: up.pages[name].replace("127.0.0.1", "localhost") for name in ("MLflow", "TensorBoard")}
+    assert about["links"] == links
+    reply = up.session.post(f"{up.pages['Service']}/predict", data=bytes(784), timeout=60).json()
+    assert reply["model"] == {"name": "fashion-mnist", "version": "1"}
 
 
 def check_notebook(up: Up, folder: Path) -> None:
