@@ -3,6 +3,7 @@
 import asyncio
 import io
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -91,20 +92,32 @@ def from_numbers(values: Any, limits: Limits, name: str = "inputs") -> NDArray[n
             return np.frombuffer(bytes(values), np.uint8).reshape(1, SIDE, SIDE)
         except (ValueError, TypeError):
             pass
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise Refused(400, f"{name}: its lists are of different lengths; {_WANTED}") from error
-    if (
-        array.dtype.kind not in "iuf" or array.size == 0
-    ):  # also what no list of numbers is, and a whole number too large
+    leaves, shape = _flattened(values, name)
+    if not leaves or not set(map(type, leaves)) <= {int, float}:  # before numpy makes room for the longest text
         raise Refused(400, f"{name}: holds something other than numbers; {_WANTED}")
+    array = np.array(leaves).reshape(shape)
+    if array.dtype.kind == "O":  # no 64 bits hold them all
+        array = array.astype(np.float64)
     if array.shape in ((PIXELS,), (SIDE, SIDE)):
         array = array[None]
     if array.ndim < 2 or array.shape[1:] not in ((PIXELS,), (SIDE, SIDE)):
         raise Refused(400, f"{name}: has the shape {list(array.shape)}; {_WANTED}")
     _check_count(len(array), limits)
     return whole_numbers(array, name).reshape(-1, SIDE, SIDE)
+
+
+def _flattened(values: Any, name: str) -> tuple[list[Any], list[int]]:
+    """What the lists hold, and their lengths, three levels down at most. Raises Refused."""
+    leaves, shape = values, [len(values)] if isinstance(values, list) else []
+    if not shape:
+        return [], shape
+    while len(shape) < 3 and leaves and isinstance(leaves[0], list):
+        lengths = {len(each) if isinstance(each, list) else -1 for each in leaves}
+        if len(lengths) > 1:
+            raise Refused(400, f"{name}: its lists are of different lengths; {_WANTED}")
+        shape += lengths
+        leaves = list(chain.from_iterable(leaves))
+    return leaves, shape
 
 
 def whole_numbers(array: NDArray[Any], name: str) -> NDArray[np.uint8]:

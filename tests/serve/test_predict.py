@@ -1,5 +1,6 @@
 import io
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from fmnist.predictor import Predictor
 from fmnist.serve.limits import Limits
+from fmnist.serve.pictures import from_numbers
 from fmnist.serve.predict import parse_multipart
 from fmnist.serve.service import Service
 from fmnist.serve.web import Refused
@@ -160,3 +162,19 @@ def test_a_form_with_more_files_than_fit() -> None:
     body, headers = form(*(('name="a"; filename="a"', b"x") for _ in range(3)))
     with pytest.raises(Refused, match="more than 2 pictures"):
         parse_multipart(headers["Content-Type"].encode(), body, Limits(images=2))
+
+
+def test_a_long_text_among_numbers_takes_no_memory_for_each_of_them(call: Any) -> None:
+    body = json.dumps({"inputs": ["x" * 4000, *([0] * 200_000)]}).encode()
+    tracemalloc.start()
+    try:
+        assert call("POST", "/predict", body, JSON).status == 400
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_whole_numbers_of_every_size_are_told_apart() -> None:
+    for wrong in (2**63, 2**64 - 1, -(2**63), 1e300, 10**30):
+        with pytest.raises(Refused, match="inputs: holds "):
+            from_numbers([wrong, *([0] * 782), -1], Limits())
