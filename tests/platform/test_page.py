@@ -5,12 +5,7 @@ What the browser saw is kept in `var/screenshots` of the checkout, to be looked 
 
 import dataclasses
 import io
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+import torch
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from fmnist.data import find_data
 from fmnist.data.dataset import Dataset, Split
@@ -27,6 +23,7 @@ from fmnist.data.sources import find_local
 from fmnist.predictor import Predictor
 from fmnist.progress import Silent
 from fmnist.recipe import TrainConfig
+from fmnist.registry import Registry
 from fmnist.run import Run
 from fmnist.settings import Settings
 from fmnist.tracking.journal import Journal
@@ -34,10 +31,10 @@ from fmnist.tracking.mlflow_sink import MlflowSink
 from fmnist.tracking.tracker import JournalTracker
 from fmnist.workspace import Workspace
 
+from .browsing import PATIENCE, Service, chromium, draw, keep, opened, see
+
 ROOT = Path(__file__).parents[2]
-PICTURES = ROOT / "var" / "screenshots"
 NAME, KEY = "fashion-mnist", "0123456789abcdef"
-PATIENCE = 60_000  # milliseconds; a busy machine is no fault
 TROUSERS = [(90, 30), (165, 30), (178, 225), (142, 225), (127, 90), (112, 225), (76, 225), (90, 30)]  # of 252 x 252
 SMALL = """\
 from torch import nn
@@ -65,17 +62,21 @@ def some(split: Split, count: int) -> Split:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One pass of a small network over the real images: they are fetched, where they are not in the cache."""
     data = find_data(None, ROOT / "var" / "data", required=False, download=True, connect_timeout=5, notice=print)
     data = dataclasses.replace(data, validation=some(data.validation, 1000), test=some(data.test, 1000))
     home = tmp_path_factory.mktemp("trained")
     (home / "small_network.py").write_text(SMALL)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two wait for each other all the time, where something else runs too
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(home)
         config = TrainConfig(model="small_network:small", epochs=1, batch_size=64, precision="fp32")
         job = Workspace(Settings(home=home)).new_run(config, data, "cpu")
-        yield job.train(Silent(), JournalTracker(job.run, lambda: NoProcess(), print))  # type: ignore[arg-type, return-value]
+        run = job.train(Silent(), JournalTracker(job.run, lambda: NoProcess(), print))  # type: ignore[arg-type, return-value]
+    torch.set_num_threads(threads)
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -92,106 +93,29 @@ def home(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-class Service:
-    """`fmnist serve` on a port of its own."""
-
-    def __init__(self, home: Path, **settings: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as held:
-            self.port = held.getsockname()[1]
-        self.address, self.home = f"http://localhost:{self.port}", home
-        given = {name: value for name, value in os.environ.items() if not name.startswith(("FMNIST_", "MLFLOW_"))}
-        self.environment = given | {"FMNIST_HOME": str(home), "FMNIST_POLL_SECONDS": "0.2", **settings}
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, "-P", "-m", "fmnist", "serve", "--port", str(self.port)]
-        self.process = subprocess.Popen(command, env=self.environment, stderr=subprocess.DEVNULL)
-        while True:
-            assert self.process.poll() is None
-            try:
-                requests.get(f"{self.address}/docs", timeout=20).raise_for_status()
-                return
-            except requests.ConnectionError:
-                time.sleep(0.05)
-
-    def fmnist(self, *arguments: str) -> None:
-        command = [sys.executable, "-P", "-m", "fmnist", *arguments]
-        subprocess.run(command, env=self.environment, check=True, stdout=subprocess.DEVNULL)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
 @pytest.fixture(scope="module")
 def service(home: Path) -> Iterator[Service]:
-    running = Service(home)
-    yield running
-    running.kill()
+    with Service(home) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium: this machine's, or Debian's."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        install = "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null"
-        subprocess.run(["sh", "-c", install], check=True)
-        found = shutil.which("chromium")
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    flags += " --disable-component-update --disable-sync"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=flags.split())
-        yield chromium
-        chromium.close()
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture
 def page(browser: Any, service: Service) -> Iterator[Any]:
-    """Open, with a model; in the end it has complained of nothing, and asked nobody but the service."""
-    yield from opened(browser, service)
-
-
-def opened(browser: Any, service: Service, **options: Any) -> Iterator[Any]:
-    PICTURES.mkdir(parents=True, exist_ok=True)
-    context = browser.new_context(**({"viewport": {"width": 1280, "height": 900}} | options))
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("request", lambda sent: sent.url.startswith(f"{service.address}/") or complaints.append(sent.url))
-    page.goto(service.address)
-    yield page
-    context.close()
-    # that a request was refused or not answered, the browser itself says
-    assert [text for text in complaints if not text.startswith("Failed to load resource")] == []
-
-
-def see(page: Any, place: str, text: str) -> None:
-    expect(page.locator(place)).to_contain_text(text, timeout=PATIENCE)
-
-
-def keep(page: Any, name: str) -> None:
-    page.screenshot(path=PICTURES / f"service_{name}.png")
-
-
-def draw(page: Any, points: list[tuple[int, int]]) -> None:
-    box = page.locator("#board").bounding_box()
-    places = [(box["x"] + box["width"] * x / 252, box["y"] + box["height"] * y / 252) for x, y in points]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=8)
-    page.mouse.up()
+    with opened(browser, service) as page:
+        yield page
 
 
 def test_trousers_drawn_with_the_mouse_are_trousers(page: Any) -> None:
     draw(page, TROUSERS)
     see(page, "#label", "Trouser")
-    see(page, "#by", "version")
-    see(page, "#bars .top", "Trouser")
+    page.wait_for_timeout(500)  # the whole drawing is answered
+    assert [page.inner_text(place) for place in ("#label", "#bars .top .name")] == ["Trouser", "Trouser"]
     seen = page.evaluate("[...seen.getContext('2d').getImageData(0, 0, 28, 28).data].filter((v, i) => i % 4 == 0 && v)")
     assert len(seen) > 100  # of 784 pixels
     keep(page, "trousers")
@@ -245,7 +169,7 @@ def test_a_new_champion_is_told_of_and_answers(page: Any, service: Service) -> N
     see(page, "#by", "version 2")
     see(page, "#facts", "20260101-000000-00002")
     keep(page, "swapped")
-    service.fmnist("rollback")
+    Registry(f"sqlite:///{service.home / 'mlflow.db'}", NAME).rollback()
     see(page, "#by", "version 1")
 
 
@@ -266,7 +190,8 @@ def test_the_keyboard_is_enough(page: Any) -> None:
 
 def test_a_phone_shows_it_whole_and_nothing_moves_under_the_finger(browser: Any, service: Service) -> None:
     shifts = "new PerformanceObserver((list) => (window.shifts = list.getEntries())).observe({type: 'layout-shift'})"
-    for page in opened(browser, service, viewport={"width": 360, "height": 740}, color_scheme="dark", has_touch=True):
+    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": "dark", "has_touch": True}
+    with opened(browser, service, **phone) as page:
         page.evaluate(shifts)
         draw(page, TROUSERS)
         see(page, "#label", "Trouser")
@@ -286,27 +211,23 @@ def test_page_and_test_images_weigh_less_than_60_kb_as_they_are_sent(page: Any) 
 
 
 def test_without_a_champion_it_says_what_to_do(browser: Any, tmp_path: Path) -> None:
-    service = Service(tmp_path / "var")
-    for page in opened(browser, service):
+    with Service(tmp_path / "var") as service, opened(browser, service) as page:
         see(page, "#notices .warning", "fmnist train")
         see(page, "#model", "fmnist train")
         draw(page, TROUSERS)
         keep(page, "no_champion")
-    service.kill()
 
 
 def test_a_key_is_asked_for_until_it_is_right(browser: Any, home: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text(KEY)
     (tmp_path / "key").chmod(0o600)
-    service = Service(home, FMNIST_API_KEY_FILE=str(tmp_path / "key"))
-    for page in opened(browser, service):
+    with Service(home, FMNIST_API_KEY_FILE=str(tmp_path / "key")) as service, opened(browser, service) as page:
         for key in (KEY[::-1], KEY):
             page.locator("#key").fill(key)
             page.keyboard.press("Enter")
             see(page, "#lock-why" if key != KEY else "#notices", "This key is wrong" if key != KEY else "answers")
         draw(page, TROUSERS)
         see(page, "#label", "Trouser")
-    service.kill()
 
 
 def test_the_page_of_the_api_shows_every_operation(page: Any, service: Service) -> None:

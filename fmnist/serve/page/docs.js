@@ -34,7 +34,8 @@ function outline(schema, indent = "") {
   if (schema.minimum !== undefined && schema.maximum !== undefined) {
     return `${schema.type === "integer" ? "whole " : ""}${schema.minimum} to ${schema.maximum}`;
   }
-  return { string: "text", integer: "whole number", boolean: "true or false" }[schema.type] ?? schema.type ?? "anything";
+  const plain = { string: "text", integer: "whole number", boolean: "true or false" };
+  return plain[schema.type] ?? schema.type ?? "anything";
 }
 
 function list(schema, indent) {
@@ -136,7 +137,7 @@ function show(document_) {
   const all = Object.entries(document_.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, about]) => ({ path, method, about })),
   );
-  find("content").append(make("div", { className: "intro" }, ...document_.info.description.split("\n\n").map(paragraph)));
+  find("content").append(make("div", { className: "intro" }, paragraph(document_.info.description)));
   for (const { name, description } of document_.tags) {
     const mine = all.filter(({ about }) => about.tags.includes(name));
     find("content").append(make("h2", {}, name), make("p", { className: "about" }, ...prose(description)),

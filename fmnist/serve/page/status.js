@@ -84,7 +84,8 @@ function notices(status, trouble, news) {
   if (refusal && model) {
     lines.push(["warning", `Refused: ${refusal.reason}. Version ${model.version} goes on answering.`]);
   }
-  if (!model) lines.push(looked ? ["warning", `No model answers: ${absence}`] : ["quiet", "The model is being loaded."]);
+  if (!model && looked) lines.push(["warning", `No model answers: ${absence}`]);
+  if (!model && !looked) lines.push(["quiet", "The model is being loaded."]);
   if (news) lines.push(["news", news]);
   return lines.length ? lines : [["quiet", `Version ${model.version} of ${name} answers.`]];
 }
