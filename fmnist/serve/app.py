@@ -96,7 +96,8 @@ class App:
 async def _send(send: Send, response: Response, request: Request) -> None:
     headers: Sequence[tuple[bytes, bytes]] = (
         (b"content-type", response.content_type),
-        (b"content-length", str(len(response.body)).encode()),
+        *(() if response.status == 304 else ((b"content-length", b"%d" % len(response.body)),)),
+        (b"cache-control", response.cache),
         (b"x-request-id", request.id.encode()),
         *HEADERS,
         *response.headers,

@@ -39,9 +39,11 @@ class Fixed:
         about = ((b"etag", tag), (b"vary", b"accept-encoding"))
         packed = gzip.compress(content, mtime=0)
         self._tag = tag
-        self._whole = Response(200, content, content_type, about)
-        self._packed = Response(200, packed, content_type, (*about, (b"content-encoding", b"gzip")))
-        self._same = Response(304, b"", content_type, about)
+        asked_each_time = b"no-cache"
+        self._whole = Response(200, content, content_type, about, asked_each_time)
+        zipped = (*about, (b"content-encoding", b"gzip"))
+        self._packed = Response(200, packed, content_type, zipped, asked_each_time)
+        self._same = Response(304, b"", content_type, about, asked_each_time)
 
     async def __call__(self, request: Request) -> Response:
         if self._tag in request.headers.get(b"if-none-match", b""):

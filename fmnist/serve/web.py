@@ -48,6 +48,8 @@ class Response(NamedTuple):
     body: bytes
     content_type: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    cache: bytes = b"no-store"
+    """Whether a client may keep it: `cache-control`."""
 
 
 class Refused(Exception):

@@ -161,6 +161,7 @@ def test_every_answer_carries_the_policy(call: Any) -> None:
     for reply in (call("GET", "/status"), call("GET", "/nowhere"), call("POST", "/predict", b"")):
         assert "default-src 'none'" in reply.headers["content-security-policy"]
         assert reply.headers["x-content-type-options"] == "nosniff"
+        assert reply.headers["cache-control"] == "no-store"
 
 
 def test_with_a_key_only_its_bearer_is_answered(source: ListSource) -> None:

@@ -31,6 +31,8 @@ def test_every_file_is_served_whole_or_gzipped_or_not_again(call: Any, path: Pat
     assert gzip.decompress(packed.body) == whole.body
     same = call("GET", address, headers={"If-None-Match": f'W/"other", {whole.headers["etag"]}'})
     assert (same.status, same.body) == (304, b"")
+    assert "content-length" not in same.headers
+    assert whole.headers["cache-control"] == same.headers["cache-control"] == "no-cache"
     assert call("HEAD", address).body == b""
 
 

@@ -78,7 +78,8 @@ const when = (seconds) => new Date(1000 * seconds).toLocaleString([], { dateStyl
 
 export function link(text, address) {
   const made = document.createElement("a");
-  Object.assign(made, { textContent: text, href: address, target: "_blank", rel: "noopener" });
+  const here = address.replace("//localhost:", `//${location.hostname}:`); // the service does not know its own name
+  Object.assign(made, { textContent: text, href: here, target: "_blank", rel: "noopener" });
   return made;
 }
 
