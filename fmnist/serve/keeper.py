@@ -100,7 +100,7 @@ class Keeper:
                 self.refusals += 1
                 log.error("a model is refused", extra={"version": release.version, "reason": str(error)})
             return
-        before, self.model, self.refusal, self.from_cache = self.model, model, None, False
+        before, self.refusal, self.from_cache, self.model = self.model, None, False, model
         self.swaps += before is not None
         log.info("a model answers", extra={"version": release.version, "before": before and before.version})
 
@@ -139,11 +139,11 @@ class Keeper:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "model.onnx"
                 path.write_bytes(read_sealed(self._cache / f"{release.sha256}.onnx.sealed"))
-                self.model = load_model(release, path, about["golden"], about["confusion"])
+                model = load_model(release, path, about["golden"], about["confusion"])
         except (Failure, UserError, OSError, ValueError, TypeError, KeyError) as error:
             log.error("the model that was kept can't be used", extra={"reason": str(error)})
             return
-        self.from_cache = True
+        self.from_cache, self.model = True, model  # in this order: others look meanwhile
         log.warning("a kept model answers", extra={"version": release.version})
 
     def _tell(self, trouble: str | None) -> None:

@@ -227,17 +227,20 @@ def test_with_the_registry_away_it_goes_on_also_across_a_restart(
     promote(registry, 2)
     service.until(lambda about: about["model"]["version"] == "2")
     server.end()
-    about = service.until(lambda about: about["registry_trouble"])
-    assert about["ready"]
-    assert uri in about["registry_trouble"]
-    assert service.end() == 0
-    service.start()
-    about = service.until(lambda about: about["model"])
-    assert (about["model"]["version"], about["model"]["from_cache"]) == ("2", True)
-    reply = requests.post(f"{service.uri}/predict", data=bytes(784), timeout=20).json()
-    assert reply["predictions"][0]["label"] == "2"
-    assert "fmnist_registry_up 0.0" in requests.get(f"{service.uri}/metrics", timeout=20).text
-    server.start()
+    try:
+        about = service.until(lambda about: about["registry_trouble"])
+        assert about["ready"]
+        assert uri in about["registry_trouble"]
+        assert service.end() == 0
+        service.start()
+        about = service.until(lambda about: about["model"])
+        assert (about["model"]["version"], about["model"]["from_cache"]) == ("2", True)
+        reply = requests.post(f"{service.uri}/predict", data=bytes(784), timeout=20).json()
+        assert reply["predictions"][0]["label"] == "2"
+        assert "fmnist_registry_up 0.0" in requests.get(f"{service.uri}/metrics", timeout=20).text
+    finally:
+        server.start()
+        server.wait_for(f"{uri}/health")
     service.until(lambda about: not about["registry_trouble"])
     promote(registry, 1)
     about = service.until(lambda about: about["model"]["version"] == "1")
