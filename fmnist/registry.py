@@ -3,7 +3,7 @@
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,37 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 
-def _database(uri: str) -> Path | None:
+def database_file(uri: str) -> Path | None:
     """The file, where MLflow is a SQLite database."""
     return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def is_number(reference: str) -> bool:
+    """Whether it is a version's number. A run's id begins with the date, eight digits: fewer are a version."""
+    return reference.isdigit() and len(reference) < 8
+
+
+def names_version(reference: str) -> bool:
+    """Whether it names a version, and not a run or a file."""
+    return reference in (CHAMPION, PREVIOUS) or reference.startswith("models:/") or is_number(reference)
+
+
+def split_address(reference: str, name: str) -> tuple[str, str]:
+    """models:/NAME@ALIAS or models:/NAME/NUMBER -> (NAME, the rest); what is no such address is of the model `name`."""
+    if not reference.startswith("models:/"):
+        return name, reference
+    path = reference.removeprefix("models:/")
+    name, _, wanted = path.partition("@" if "@" in path else "/")
+    return name, wanted
+
+
+def scores_of(tags: Mapping[str, str]) -> dict[str, float]:
+    """val_accuracy, test_f1 and so on, from a version's tags."""
+    scores = {}
+    for name in (f"{split}_{score}" for split in ("val", "test") for score in Scores._fields):
+        with suppress(KeyError, ValueError):  # anybody may change a tag in MLflow
+            scores[name] = float(tags[name])
+    return scores
 
 
 def make_database(uri: str) -> None:
@@ -44,7 +72,7 @@ def make_database(uri: str) -> None:
 
     MLflow itself makes it table by table; killed meanwhile, it never opens it again.
     """
-    path = _database(uri)
+    path = database_file(uri)
     if path is None or path.exists():
         return
     with held_lock(make_folder(path.parent) / f"{path.stem}.lock", f"process {os.getpid()}", patience=math.inf):
@@ -82,7 +110,7 @@ class Registry:
     @property
     def is_empty_place(self) -> bool:
         """Whether the database is not even there: nothing has been tracked yet."""
-        path = _database(self.uri)
+        path = database_file(self.uri)
         return path is not None and not path.exists()
 
     def versions(self) -> list[Version]:
@@ -100,7 +128,7 @@ class Registry:
 
     def find(self, reference: str) -> Version:
         """By alias, number, run id, or address (models:/NAME@ALIAS, models:/NAME/NUMBER). Raises UserError."""
-        name, wanted = self._split(reference)
+        name, wanted = split_address(reference, self.name)
         versions = self.versions()
         for version in versions:
             if name == self.name and wanted in (str(version.number), *version.aliases, version.run_id):
@@ -109,13 +137,6 @@ class Registry:
         raise UserError(
             f"model {reference!r}", f"there is no such version of {self.name} (there are: {there}); see fmnist models"
         )
-
-    def _split(self, reference: str) -> tuple[str, str]:
-        if not reference.startswith("models:/"):
-            return self.name, reference
-        path = reference.removeprefix("models:/")
-        name, _, wanted = path.partition("@" if "@" in path else "/")
-        return name, wanted
 
     def has_champion(self) -> bool:
         return any(CHAMPION in version.aliases for version in self.versions())
@@ -203,10 +224,6 @@ class Registry:
 
 def _version(values: Any, aliases: tuple[str, ...]) -> Version:
     tags = values.tags
-    scores = {}
-    for name in (f"{split}_{score}" for split in ("val", "test") for score in Scores._fields):
-        with suppress(KeyError, ValueError):  # anybody may change a tag in MLflow
-            scores[name] = float(tags[name])
     created = values.creation_timestamp / 1000
     run_id, digest = tags.get(RUN_ID_TAG, ""), tags.get("sha256", "")
-    return Version(int(values.version), run_id, aliases, digest, created, scores, values.source)
+    return Version(int(values.version), run_id, aliases, digest, created, scores_of(tags), values.source)

@@ -20,7 +20,7 @@ from fmnist.job import Job, check_request, new_job, resumed_job
 from fmnist.predictor import Predictor
 from fmnist.progress import Watcher, print_notice, watcher_here
 from fmnist.recipe import TrainConfig
-from fmnist.registry import CHAMPION, PREVIOUS, Registry
+from fmnist.registry import Registry, names_version
 from fmnist.run import LATEST, Run, check_same_config, find_run, list_runs
 from fmnist.scores import Evaluation
 from fmnist.settings import Settings
@@ -173,8 +173,7 @@ class Workspace:
         """
         if isinstance(model, Run):
             return model, Predictor(model.verified_model())
-        # A run's id begins with the date, eight digits: fewer are a version.
-        if model in (CHAMPION, PREVIOUS) or model.startswith("models:/") or (model.isdigit() and len(model) < 8):
+        if names_version(model):
             return None, Predictor(self.registry.fetch(self.registry.find(model), self.settings.home / "models"))
         path = Path(model)
         if path.suffix == ".onnx" or path.is_file():

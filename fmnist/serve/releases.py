@@ -1,13 +1,13 @@
 """Models that may be served, and where they come from: a file here, MLflow's registry in `rest.py` and `sqlite.py`."""
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from urllib.parse import unquote, urlparse
 
 from fmnist.errors import Failure
 from fmnist.files import sha256_of
-from fmnist.registry import RUN_ID_TAG
+from fmnist.registry import RUN_ID_TAG, is_number, scores_of
 
 PATIENCE = 5
 """Seconds for one answer of MLflow."""
@@ -73,24 +73,30 @@ class FileSource:
 
 def described(row: Any, tags: dict[str, str]) -> Release:
     """What MLflow knows of a version. `row`: version, run_id and creation_timestamp."""
-    scores = {}
-    for name, value in tags.items():
-        if name.startswith(("val_", "test_")):
-            with suppress(ValueError):  # anybody may change a tag in MLflow
-                scores[name] = float(value)
     return Release(
         version=str(row["version"]),
         sha256=tags.get("sha256", ""),
         run_id=tags.get(RUN_ID_TAG, ""),
         created=int(row["creation_timestamp"]) / 1000,
-        scores=scores,
+        scores=scores_of(tags),
         mlflow_run=row.get("run_id") or "",
         has_golden="golden" in tags,
     )
 
 
 def kind_of(reference: str) -> Literal["number", "run", "alias"]:
-    """What a reference names. A run's id begins with the date, eight digits: fewer are a version."""
-    if reference.isdigit() and len(reference) < 8:
+    """What a reference to a version names."""
+    if is_number(reference):
         return "number"
     return "run" if reference[:1].isdigit() else "alias"
+
+
+def local_file(folder: str, name: str) -> Path | None:
+    """A file in a folder that MLflow names as a path or a file:// address; None where it isn't there."""
+    path = Path(unquote(urlparse(folder).path)) / name
+    return path if path.is_file() else None
+
+
+def gone(name: str, release: Release) -> Failure:
+    """What to raise for a version without its model."""
+    return Failure(f"{name} version {release.version}", "its file is gone from MLflow; promote another")

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote, urlencode, urlparse
 
 from fmnist.errors import Failure, one_line
 from fmnist.registry import CHAMPION, RUN_ID_TAG
-from fmnist.serve.releases import PATIENCE, Absent, Release, described, kind_of
+from fmnist.serve.releases import PATIENCE, Absent, Release, described, gone, kind_of, local_file
 
 LARGEST = 1 << 30
 """Bytes of a file that MLflow is believed."""
@@ -52,7 +52,7 @@ class RestSource:
         where = self._api("model-versions/get-download-uri", name=self._name, version=release.version)
         path: Path | None = self._file(where["artifact_uri"], "model.onnx", folder) if where else None
         if path is None:
-            raise Failure(f"{self._name} version {release.version}", "its file is gone from MLflow; promote another")
+            raise gone(self._name, release)
         return path
 
     def report(self, release: Release, name: str) -> Any:
@@ -64,8 +64,7 @@ class RestSource:
         """An artifact: its bytes, or where a `folder` is given, its path. None where it isn't there."""
         parts = urlparse(root)
         if parts.scheme in ("", "file"):
-            path = Path(unquote(parts.path)) / name
-            return path if path.is_file() else None
+            return local_file(root, name)
         if parts.scheme != "mlflow-artifacts":
             raise Failure(root, "is no place that MLflow serves files from; let its server proxy artifacts")
         address = f"/api/2.0/mlflow-artifacts/artifacts/{quote(parts.path.strip('/'))}/{quote(name)}"

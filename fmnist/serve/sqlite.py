@@ -8,11 +8,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
-from fmnist.errors import Failure, one_line
+from fmnist.errors import one_line
 from fmnist.registry import CHAMPION, RUN_ID_TAG
-from fmnist.serve.releases import PATIENCE, Absent, Release, described, kind_of
+from fmnist.serve.releases import PATIENCE, Absent, Release, described, gone, kind_of, local_file
 
 
 class SqliteSource:
@@ -44,21 +43,19 @@ class SqliteSource:
 
     def fetch(self, release: Release, folder: Path) -> Path:
         place = "SELECT storage_location AS place FROM model_versions WHERE name = :name AND version = :version"
-        path = self._local(self._rows(place, version=release.version), "model.onnx")
+        path = self._file("model.onnx", place, version=release.version)
         if path is None:
-            raise Failure(f"{self._name} version {release.version}", "its file is gone from MLflow; promote another")
+            raise gone(self._name, release)
         return path
 
     def report(self, release: Release, name: str) -> Any:
-        rows = self._rows("SELECT artifact_uri AS place FROM runs WHERE run_uuid = :run", run=release.mlflow_run)
-        path = self._local(rows, name)
+        place = "SELECT artifact_uri AS place FROM runs WHERE run_uuid = :run"
+        path = self._file(name, place, run=release.mlflow_run)
         return None if path is None else json.loads(path.read_bytes())
 
-    def _local(self, rows: list[dict[str, Any]], name: str) -> Path | None:
-        if not rows:
-            return None
-        path = Path(unquote(urlparse(rows[0]["place"]).path)) / name
-        return path if path.is_file() else None
+    def _file(self, name: str, query: str, **values: Any) -> Path | None:
+        rows = self._rows(query, **values)
+        return local_file(rows[0]["place"], name) if rows else None
 
     def _rows(self, query: str, **values: Any) -> list[dict[str, Any]]:
         values |= {"name": self._name, "wanted": self._reference}

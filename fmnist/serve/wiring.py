@@ -7,7 +7,7 @@ from urllib.parse import quote
 from fmnist.errors import UserError
 from fmnist.ports import Port, check_ports, is_loopback, netloc
 from fmnist.progress import print_notice
-from fmnist.registry import CHAMPION, PREVIOUS
+from fmnist.registry import database_file, names_version, split_address
 from fmnist.serve.guard import Guard, read_key
 from fmnist.serve.keeper import Keeper
 from fmnist.serve.releases import FileSource, Source
@@ -17,8 +17,6 @@ from fmnist.serve.service import Service
 from fmnist.serve.sqlite import SqliteSource
 from fmnist.settings import Settings
 from fmnist.workspace import Workspace
-
-_SQLITE = "sqlite:///"
 
 
 def run_service(
@@ -54,12 +52,7 @@ def make_service(workspace: Workspace, model: str, host: str, port: int) -> Serv
 
 def _source(workspace: Workspace, model: str) -> tuple[Source, str]:
     """Where the model comes from, and under which name it is kept for a restart, if it is."""
-    settings = workspace.settings
-    name, wanted = settings.model_name, model
-    if model.startswith("models:/"):
-        address = model.removeprefix("models:/")
-        name, _, wanted = address.partition("@" if "@" in address else "/")
-    elif not (model in (CHAMPION, PREVIOUS) or (model.isdigit() and len(model) < 8)):
+    if not names_version(model):
         path = Path(model)
         if path.suffix == ".onnx" or path.is_file():
             if not path.is_file():
@@ -67,12 +60,13 @@ def _source(workspace: Workspace, model: str) -> tuple[Source, str]:
             return FileSource(path), ""
         run = workspace.find_run(model, finished=True)
         return FileSource(run.verified_model(), run.id), ""
+    name, wanted = split_address(model, workspace.settings.model_name)
     if not name or not wanted:
         raise UserError(f"model {model!r}", "names no version; give models:/NAME@ALIAS or models:/NAME/NUMBER")
     uri = workspace.destinations.mlflow_uri
     kept = quote(f"{name}@{wanted}", safe="@")
-    if uri.startswith(_SQLITE):
-        return SqliteSource(Path(uri.removeprefix(_SQLITE)), name, wanted), kept
+    if database := database_file(uri):
+        return SqliteSource(database, name, wanted), kept
     if uri.startswith(("http://", "https://")):
         return RestSource(uri, name, wanted), kept
     raise UserError("MLFLOW_TRACKING_URI", "is neither an http address nor a sqlite database; give one of these")
