@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from fmnist import signals
 from fmnist.errors import Failure, Stopped, UserError, explain, one_line
 
 
@@ -16,8 +17,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"] or ["--help"]
     _mend_streams()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _stop)
+    signals.exit_on_signals()
     try:
         code = _run(given)
     except (Exception, KeyboardInterrupt) as error:
@@ -38,6 +38,7 @@ def _run(given: list[str]) -> int:
     import fmnist.manage  # its verbs join the others'  # noqa: F401
     from fmnist.cli import app
 
+    signals.raise_on_signals()
     code = app(given, prog_name="fmnist", standalone_mode=False)  # what typer.Exit holds, or nothing
     sys.stdout.flush()
     return int(code or 0)
@@ -52,31 +53,17 @@ def _mend_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
-_received: int | None = None
-
-
-def _stop(signum: int, frame: object) -> NoReturn:
-    """SIGTERM ends things as Ctrl-C does. A second signal changes nothing: what is being said and saved comes first."""
-    global _received
-    _received = signum
-    for again in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(again, _heard)  # not SIG_IGN: Python complains of a signal that came in between
-    raise KeyboardInterrupt
-
-
-def _heard(signum: int, frame: object) -> None: ...
-
-
 def _told(error: BaseException) -> tuple[int, str]:
     """(exit code, the line to print) for what ended a command."""
+    # No import before this: what was interrupted may be one, and some C modules complain of a second start.
+    if isinstance(error, (Stopped, KeyboardInterrupt)):
+        return 128 + (signals.received or signal.SIGINT), str(error) or "interrupted"
     from pydantic import ValidationError
     from typer.exceptions import TyperException
 
     match error:
         case UserError() | Failure():
             return error.exit_code, str(error)
-        case Stopped() | KeyboardInterrupt():
-            return 128 + (_received or signal.SIGINT), str(error) or "interrupted"
         case ValidationError():
             return 2, str(explain(error, lambda field: "--" + field.replace("_", "-")))
         case TyperException():
@@ -96,6 +83,8 @@ def _told(error: BaseException) -> tuple[int, str]:
         case OSError() if error.strerror:  # writing to stdout, mostly
             sys.stdout = None
             return 1, f"output: {error.strerror}; mend that and run the command again"
+    if signals.received:  # in the middle of an import, mostly, which made another error of it
+        return 128 + signals.received, "interrupted"
     return 1, f"unexpected {type(error).__name__}: {one_line(error)}; see it whole with --debug, and report it"
 
 

@@ -12,6 +12,7 @@ from fmnist.progress import Watcher
 from fmnist.provenance import provenance
 from fmnist.recipe import TrainConfig
 from fmnist.run import About, Run, create_run
+from fmnist.signals import importing
 from fmnist.tracking.tracker import NULL, Tracker
 
 
@@ -55,8 +56,9 @@ class Job:
 
 def check_request(config: TrainConfig, device: str) -> None:
     """Raise UserError for a model or a device that is not there, before anything else is done."""
-    from fmnist.engine.plain import choose_device
-    from fmnist.models import find_model
+    with importing():
+        from fmnist.engine.plain import choose_device
+        from fmnist.models import find_model
 
     find_model(config.model)
     choose_device(device)
@@ -90,7 +92,8 @@ def resumed_job(run: Run, load_data: Callable[[], Dataset], device: str | None) 
     """A run that goes on from where it stands, on its own device unless another is given."""
 
     def engine() -> Any:
-        from fmnist.engine.fast import make_engine
+        with importing():
+            from fmnist.engine.fast import make_engine
 
         return make_engine(run.config, len(run.about.data["class_names"]), device or run.about.device)
 

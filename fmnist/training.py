@@ -25,6 +25,7 @@ from fmnist.progress import Record, Watcher
 from fmnist.recipe import TrainConfig
 from fmnist.run import Result, Run
 from fmnist.scores import Evaluation
+from fmnist.signals import check_signals
 from fmnist.tracking.records import end_record, golden_batch, worst_mistakes
 from fmnist.tracking.tracker import NULL, Tracker
 
@@ -106,7 +107,12 @@ def _do_epoch(checkpoint: Checkpoint, data: Dataset, engine: Engine, watcher: Wa
     Gives the time at which this one ended.
     """
     config, epoch = engine.config, checkpoint.epoch + 1
-    trained = engine.train_epoch(data.train, epoch, lambda images: watcher.step(epoch, images))
+
+    def step(images: int) -> None:
+        check_signals()
+        watcher.step(epoch, images)
+
+    trained = engine.train_epoch(data.train, epoch, step)
     validated = engine.evaluate(data.validation)
     if not math.isfinite(trained.loss + validated.loss):
         raise DivergedError(

@@ -271,7 +271,7 @@ def test_a_second_ctrl_c_does_not_take_the_hint_away(fmnist: Command, home: Path
     assert process.returncode in (130, 143)
 
 
-@pytest.mark.parametrize("wait", [0.05, 0.15, 0.3, 0.6])
+@pytest.mark.parametrize("wait", [0.05, 0.15, 0.3, 0.6, 1.2, 1.8])
 def test_ctrl_c_while_it_starts_is_one_line_or_silent(fmnist: Command, home: Path, wait: float) -> None:
     process = start(home, "train", "--epochs", "1000", "--batch-size", "64")
     time.sleep(wait)
