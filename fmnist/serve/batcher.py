@@ -1,7 +1,8 @@
 """Requests that are here at the same time share one call of the model.
 
-A few images are answered in the event loop's own thread, all those at once that came in one round of it: a thread
-for them would cost a lone request more than its answer. Many images go to a thread, which leaves the loop free.
+A lone request is answered in the event loop's own thread: another would cost it more than its answer. Several that
+wait go to a thread together, so that the loop reads and writes others meanwhile; many images of one request go to
+another thread, with all cores.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from fmnist.serve.model import Model
 from fmnist.serve.web import Refused
 
 FEW = 32
-"""Images that are answered in the loop's thread at once: 2 ms."""
+"""Images that share a call: 2 ms. A request with more has its own."""
 RETRY = ((b"retry-after", b"1"),)
 Images = NDArray[np.uint8]
 Answer = tuple[Model, NDArray[np.float32]]

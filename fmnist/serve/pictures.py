@@ -1,18 +1,16 @@
 """What a request holds -> uint8 [N, 28, 28]."""
 
 import asyncio
-import io
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fmnist.data.formats import SIDE
-from fmnist.errors import UserError, one_line
-from fmnist.imaging import FORMATS, decode, to_model_image
+from fmnist.errors import UserError
+from fmnist.imaging import open_picture, read_picture
 from fmnist.serve.limits import Limits
 from fmnist.serve.web import Refused
 
@@ -37,41 +35,15 @@ async def from_pictures(files: list[tuple[str, bytes]], limits: Limits) -> NDArr
 
 async def _decoded(name: str, content: bytes, limits: Limits) -> NDArray[np.uint8]:
     try:
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)  # reads its head only
-    except Exception:  # noqa: BLE001 - `decode` says what is wrong
-        raise Refused(400, _what_is_wrong(name, content)) from None
-    pixels = picture.width * picture.height
-    if pixels > limits.pixels:
-        raise Refused(413, f"{name}: has {pixels:,} pixels; give {limits.pixels:,} at most")
-    if pixels <= AT_ONCE:
-        return _read(picture, name)
-    return await asyncio.get_running_loop().run_in_executor(_pool, _read, picture, name)
-
-
-def _what_is_wrong(name: str, content: bytes) -> str:
-    try:
-        decode(content, name)
+        picture = open_picture(content, name)
+        pixels = picture.width * picture.height
+        if pixels > limits.pixels:
+            raise Refused(413, f"{name}: has {pixels:,} pixels; give {limits.pixels:,} at most")
+        if pixels <= AT_ONCE:
+            return read_picture(picture, name)
+        return await asyncio.get_running_loop().run_in_executor(_pool, read_picture, picture, name)
     except UserError as error:
-        return str(error)
-    return f"{name}: can't be read; give another"
-
-
-def _read(picture: Image.Image, name: str) -> NDArray[np.uint8]:
-    try:
-        picture.load()
-        if picture.mode == "L" and picture.size == (SIDE, SIDE) and not picture.info:
-            values = picture.tobytes()
-            if _has_dark_border(values):
-                return np.frombuffer(values, np.uint8).reshape(SIDE, SIDE)
-        return to_model_image(picture)
-    except Exception as error:
-        raise Refused(400, f"{name}: is a damaged picture ({one_line(error)}); give a whole one") from error
-
-
-def _has_dark_border(values: bytes) -> bool:
-    """Of 28x28 pixels: then it is one of the data set's own, as `to_model_image` would find the long way."""
-    edges = values[:SIDE] + values[-SIDE:] + values[::SIDE] + values[SIDE - 1 :: SIDE]
-    return sorted(edges)[len(edges) // 2] < 128
+        raise Refused(400, str(error)) from error
 
 
 def from_bytes(content: bytes, limits: Limits) -> NDArray[np.uint8]:

@@ -94,42 +94,48 @@ def _inputs(content: Any) -> Any:
 def parse_multipart(content_type: bytes, body: bytes, limits: Limits) -> list[tuple[str, bytes]]:
     """The files of a form -> (name for messages, content). Fields that are no files are left out. Raises Refused."""
     boundary = parse_options_header(content_type)[1].get(b"boundary")
-    files: list[tuple[str, bytes]] = []
-    state: dict[str, Any] = {}
-
-    def begin() -> None:
-        state.update(name=b"", header=b"", value=b"", content=bytearray())
-
-    def header_end() -> None:
-        if state["header"].lower() == b"content-disposition":
-            options = parse_options_header(state["value"])[1]
-            state["name"] = options.get(b"filename", b"")
-            state["file"] = b"filename" in options
-        state.update(header=b"", value=b"")
-
-    def end() -> None:
-        if state.get("file"):
-            shown = state["name"].decode("utf-8", "replace")[:60]
-            files.append((f"picture {len(files) + 1} ({shown!a})", bytes(state["content"])))
-        if len(files) > limits.images:
-            raise Refused(413, f"more than {limits.images:,} pictures: do not fit into a request; send several")
-
-    callbacks: Any = {
-        "on_part_begin": begin,
-        "on_header_field": lambda data, start, stop: state.update(header=state["header"] + data[start:stop]),
-        "on_header_value": lambda data, start, stop: state.update(value=state["value"] + data[start:stop]),
-        "on_header_end": header_end,
-        "on_part_data": lambda data, start, stop: state["content"].extend(data[start:stop]),
-        "on_part_end": end,
-    }
+    if not boundary:
+        raise Refused(400, "Content-Type multipart/form-data: has no boundary; let your client set it")
+    form = _Form(limits)
     try:
-        if not boundary:
-            raise Refused(400, "Content-Type multipart/form-data: has no boundary; let your client set it")
-        parser = MultipartParser(boundary, callbacks)
+        parser = MultipartParser(boundary, form.callbacks)
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
         raise Refused(400, f"the form: is damaged ({str(error)[:80]}); send it whole") from error
-    if not files:
+    if not form.files:
         raise Refused(400, "the form: holds no file; send pictures as files")
-    return files
+    return form.files
+
+
+class _Form:
+    """What the parser finds, kept: `files` are (name for messages, content)."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.files: list[tuple[str, bytes]] = []
+        self.callbacks: Any = {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, stop: self._header.extend(data[start:stop]),
+            "on_header_value": lambda data, start, stop: self._value.extend(data[start:stop]),
+            "on_header_end": self._end_header,
+            "on_part_data": lambda data, start, stop: self._content.extend(data[start:stop]),
+            "on_part_end": self._end,
+        }
+        self._begin()
+
+    def _begin(self) -> None:
+        self._name: bytes | None = None  # of a file
+        self._header, self._value, self._content = bytearray(), bytearray(), bytearray()
+
+    def _end_header(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._name = parse_options_header(bytes(self._value))[1].get(b"filename")
+        self._header, self._value = bytearray(), bytearray()
+
+    def _end(self) -> None:
+        if self._name is not None:
+            shown = self._name.decode("utf-8", "replace")[:60]
+            self.files.append((f"picture {len(self.files) + 1} ({shown!a})", bytes(self._content)))
+        if len(self.files) > self._limits.images:
+            raise Refused(413, f"more than {self._limits.images:,} pictures: do not fit into a request; send several")
