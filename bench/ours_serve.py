@@ -18,7 +18,7 @@ def main(port: int) -> None:
     async def answer(images: Any) -> Any:
         model = service.keeper.model
         assert model is not None
-        return model, model.narrow.probabilities(images)
+        return model, model.predictor.probabilities(images)
 
     service.batcher.answer = answer  # type: ignore[method-assign]
     serve(service, "127.0.0.1", port)

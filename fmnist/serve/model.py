@@ -22,10 +22,8 @@ class Model:
     """What answers. Immutable: a request keeps the one that it began with."""
 
     release: Release
-    narrow: Predictor
-    """One thread: for a few images it is as quick as several, and leaves them the processor."""
-    wide: Predictor
-    """All threads."""
+    predictor: Predictor
+    """Of one thread: for a few images it is as quick as several, and many images are split over several calls."""
     confusion: list[list[int]] | None = None
     """On the test images, [C][C]: rows are the true classes, columns the predicted ones."""
 
@@ -35,7 +33,7 @@ class Model:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.narrow.class_names
+        return self.predictor.class_names
 
 
 def load_model(release: Release, path: Path, golden: Any, confusion: Any) -> Model:
@@ -50,13 +48,12 @@ def load_model(release: Release, path: Path, golden: Any, confusion: Any) -> Mod
         raise Failure(
             who, f"its file has the SHA-256 {found[:12]}, on record is {release.sha256[:12]}; promote another"
         )
-    model = Model(release, Predictor(path, threads=1), Predictor(path), confusion)
+    model = Model(release, Predictor(path, threads=1), confusion)
     if release.has_golden or golden is not None:
         _check_answers(who, model, golden)
     blank = np.zeros((1, 28, 28), np.uint8)
-    for predictor in (model.narrow, model.wide):
-        if not np.isfinite(predictor.probabilities(blank)).all():
-            raise Failure(who, "answers a blank picture with what is no number; promote another")
+    if not np.isfinite(model.predictor.probabilities(blank)).all():
+        raise Failure(who, "answers a blank picture with what is no number; promote another")
     return model
 
 
@@ -68,7 +65,6 @@ def _check_answers(who: str, model: Model, golden: Any) -> None:
         raise Failure(
             who, "its golden batch (report/golden.json of its run) is gone or damaged; promote another"
         ) from error
-    for predictor in (model.narrow, model.wide):
-        given = predictor.probabilities(images)
-        if given.shape != expected.shape or not np.allclose(given, expected, atol=TOLERANCE, rtol=0):
-            raise Failure(who, "answers its golden batch otherwise than when it was registered; promote another")
+    given = model.predictor.probabilities(images)
+    if given.shape != expected.shape or not np.allclose(given, expected, atol=TOLERANCE, rtol=0):
+        raise Failure(who, "answers its golden batch otherwise than when it was registered; promote another")

@@ -23,9 +23,9 @@ def counted(batcher: Batcher) -> list[int]:
     sizes: list[int] = []
     run = batcher._run
 
-    def counting(images: Any, many: bool = False) -> Any:
+    def counting(model: Any, images: Any) -> Any:
         sizes.append(len(images))
-        return run(images, many)
+        return run(model, images)
 
     batcher._run = counting  # type: ignore[method-assign]
     return sizes
@@ -35,7 +35,7 @@ def test_requests_of_the_same_moment_share_a_call_and_each_gets_its_own(keeper: 
     images = dataset.test.images
     parts = [images[0:1], images[1:4], images[4:5], images[5:25], images[25:45]]
     assert keeper.model is not None
-    expected = [keeper.model.narrow.probabilities(part) for part in parts]
+    expected = [keeper.model.predictor.probabilities(part) for part in parts]
     batcher = Batcher(keeper, 1000)
     sizes = counted(batcher)
 
@@ -48,12 +48,14 @@ def test_requests_of_the_same_moment_share_a_call_and_each_gets_its_own(keeper: 
     assert sizes == [25, 20]
 
 
-def test_many_images_go_to_a_thread(keeper: Keeper, dataset: Any) -> None:
+def test_many_images_are_split_over_threads(keeper: Keeper, dataset: Any) -> None:
     images = np.concatenate([dataset.test.images[:FEW], dataset.test.images[:FEW]])
     assert keeper.model is not None
     batcher = Batcher(keeper, 1000)
+    sizes = counted(batcher)
     _, rows = asyncio.run(batcher.answer(images))
-    np.testing.assert_allclose(rows, keeper.model.narrow.probabilities(images), atol=1e-5)
+    np.testing.assert_allclose(rows, keeper.model.predictor.probabilities(images), atol=1e-5)
+    assert sizes == [FEW, FEW]
     batcher.close()
 
 
@@ -99,7 +101,7 @@ def test_an_error_of_the_model_reaches_all_who_asked_and_nobody_else(keeper: Kee
     batcher = Batcher(keeper, 100)
     run = batcher._run
 
-    def broken(images: Any, many: bool = False) -> Any:
+    def broken(model: Any, images: Any) -> Any:
         raise RuntimeError("out of memory")
 
     async def two() -> list[Any]:

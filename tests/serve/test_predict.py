@@ -33,7 +33,7 @@ def form(*parts: tuple[str, bytes]) -> tuple[bytes, dict[str, str]]:
 def test_every_form_of_the_same_picture_gets_the_same_answer(call: Any, service: Service, picture: Any) -> None:
     model = service.keeper.model
     assert model is not None
-    expected = Predictor(model.narrow.path).probabilities(picture[None])[0]
+    expected = Predictor(model.predictor.path).probabilities(picture[None])[0]
     asked = {
         "flat": (json.dumps({"inputs": picture.ravel().tolist()}).encode(), JSON),
         "nested": (json.dumps({"inputs": picture.tolist()}).encode(), JSON),
@@ -61,7 +61,7 @@ def test_several_at_once_are_answered_in_their_order(call: Any, service: Service
     images = dataset.test.images[:5]
     model = service.keeper.model
     assert model is not None
-    expected = [answer.probability for answer in model.narrow.predict(images)]
+    expected = [answer.probability for answer in model.predictor.predict(images)]
     body, headers = form(*((f'name="f"; filename="{n}.png"', png(image)) for n, image in enumerate(images)))
     bodies = {
         "raw": (images.tobytes(), {}),
