@@ -16,8 +16,9 @@ from fmnist.recipe import TrainConfig
 from fmnist.run import Run
 from fmnist.settings import Settings
 from fmnist.tracking.journal import Journal
-from fmnist.tracking.tracker import JournalTracker
 from fmnist.workspace import Workspace
+
+from .helpers import train_with_journal
 
 DATA = Path(__file__).parent / "data"
 
@@ -92,23 +93,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Run:
     return workspace.new_run(TINY, dataset, "cpu", name="tiny").train(Silent())
 
 
-class NoProcess:
-    """Stands for a shipper that has nothing to do."""
-
-    returncode = 0
-
-    def poll(self) -> int:
-        return 0
-
-
 @pytest.fixture(scope="session")
 def journalled(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Run:
     """A finished run of three epochs with its journal, sent nowhere; read it, do not change it."""
-    workspace = Workspace(Settings(home=tmp_path_factory.mktemp("journalled")))
     config = TrainConfig(epochs=3, batch_size=64, precision="fp32")
-    job = workspace.new_run(config, dataset, "cpu", name="a name", note="a note", tags={"team": "red"})
-    tracker = JournalTracker(job.run, lambda: NoProcess(), print)  # type: ignore[arg-type, return-value]
-    return job.train(Silent(), tracker)
+    about = {"name": "a name", "note": "a note", "tags": {"team": "red"}}
+    return train_with_journal(tmp_path_factory.mktemp("journalled"), config, dataset, **about)
 
 
 @pytest.fixture(scope="session")

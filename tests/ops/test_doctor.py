@@ -1,5 +1,4 @@
 import http.server
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,8 @@ import pytest
 from fmnist.ops import doctor
 from fmnist.ops.doctor import Finding, Patient, examine, is_well
 from fmnist.tracking.wiring import Destinations
+
+from ..helpers import free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
 
@@ -27,11 +28,6 @@ def fake_docker(folder: Path, script: str) -> None:
     program = folder / "docker"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def make_patient(tmp_path: Path, uri: str | None = None, checkout: Path | None = None) -> Patient:

@@ -21,16 +21,13 @@ from fmnist.data import find_data
 from fmnist.data.dataset import Dataset, Split
 from fmnist.data.sources import find_local
 from fmnist.predictor import Predictor
-from fmnist.progress import Silent
 from fmnist.recipe import TrainConfig
 from fmnist.registry import Registry
 from fmnist.run import Run
-from fmnist.settings import Settings
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.mlflow_sink import MlflowSink
-from fmnist.tracking.tracker import JournalTracker
-from fmnist.workspace import Workspace
 
+from ..helpers import train_with_journal
 from .browsing import PATIENCE, Service, chromium, draw, keep, opened, see
 
 ROOT = Path(__file__).parents[2]
@@ -45,15 +42,6 @@ def small(classes, dropout):
 """
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-class NoProcess:
-    """Stands for a shipper that has nothing to do."""
-
-    returncode = 0
-
-    def poll(self) -> int:
-        return 0
 
 
 def some(split: Split, count: int) -> Split:
@@ -73,8 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(home)
         config = TrainConfig(model="small_network:small", epochs=1, batch_size=64, precision="fp32")
-        job = Workspace(Settings(home=home)).new_run(config, data, "cpu")
-        run = job.train(Silent(), JournalTracker(job.run, lambda: NoProcess(), print))  # type: ignore[arg-type, return-value]
+        run = train_with_journal(home, config, data)
     torch.set_num_threads(threads)
     return run
 

@@ -1,16 +1,13 @@
 """The pages as a browser shows them. What it saw is kept in `var/screenshots` of the checkout, to be looked at."""
 
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import sync_playwright
 
-PICTURES = Path(__file__).parents[2] / "var" / "screenshots"
+from .browsing import PICTURES, chromium
+
 PATIENCE = 120_000  # milliseconds; a busy machine is no fault
 TRAINING = "workflowType=machine_learning"  # MLflow's pages for trained models, not those for language models
 
@@ -26,19 +23,8 @@ def runs(platform: Any, story: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium: this machine's, or Debian's."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found is None:
-        install = "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null"
-        subprocess.run(["sh", "-c", install], check=True)
-        found = shutil.which("chromium")
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    flags += " --disable-component-update --disable-sync"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=flags.split())
-        yield chromium
-        chromium.close()
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture

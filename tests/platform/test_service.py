@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -12,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import psutil
 import pytest
 import requests
-from onnx import numpy_helper
 
 from fmnist.data.dataset import Dataset
 from fmnist.files import sha256_of
@@ -26,6 +23,8 @@ from fmnist.run import Run
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.mlflow_sink import MlflowSink
 from fmnist.tracking.records import golden_batch
+
+from ..helpers import free_port, leaning
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NAME = "fashion-mnist"
@@ -67,22 +66,6 @@ class Process:
         return code
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
-
-
-def leaning(path: Path, to: int) -> None:
-    """Make the model take everything for class `to`."""
-    model = onnx.load(path)
-    for tensor in model.graph.initializer:
-        if tensor.dims == [10]:  # the last layer's bias
-            values = numpy_helper.to_array(tensor).copy()
-            values[to] += 1000
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    onnx.save(model, path)
-
-
 @pytest.fixture(scope="module")
 def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Process, str, Path]]:
     """It keeps files itself, and hands them out."""
@@ -113,7 +96,7 @@ def registry(
     for number in (1, 2):
         run = Run(home / f"20260101-000000-0000{number}")
         shutil.copytree(journalled.folder, run.folder)
-        leaning(run.model, number)
+        leaning(run.model, number, run.model)
         golden = golden_batch(dataset.validation, Predictor(run.model).probabilities)
         end = records[-1] | {"model_sha256": sha256_of(run.model), "golden": golden}
         sink = MlflowSink(run.folder, uri, NAME, NAME, home)

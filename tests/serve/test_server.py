@@ -17,11 +17,7 @@ import pytest
 
 from fmnist.predictor import Predictor
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from ..helpers import free_port
 
 
 class Running:

@@ -1,0 +1,48 @@
+"""What tests in several folders need, and is no fixture."""
+
+import socket
+from pathlib import Path
+
+import onnx
+from onnx import numpy_helper
+
+from fmnist.data.dataset import Dataset
+from fmnist.progress import Silent
+from fmnist.recipe import TrainConfig
+from fmnist.run import Run
+from fmnist.settings import Settings
+from fmnist.tracking.tracker import JournalTracker
+from fmnist.workspace import Workspace
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        return int(held.getsockname()[1])
+
+
+def leaning(path: Path, to: int, out: Path) -> Path:
+    """A copy of the model that takes everything for class `to`."""
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.dims == [10]:  # the last layer's bias
+            values = numpy_helper.to_array(tensor).copy()
+            values[to] += 1000
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, out)
+    return out
+
+
+class NoProcess:
+    """Stands for a shipper that has nothing to do."""
+
+    returncode = 0
+
+    def poll(self) -> int:
+        return 0
+
+
+def train_with_journal(home: Path, config: TrainConfig, data: Dataset, **about: object) -> Run:
+    """A finished run with its journal, sent nowhere."""
+    job = Workspace(Settings(home=home)).new_run(config, data, "cpu", **about)  # type: ignore[arg-type]
+    tracker = JournalTracker(job.run, lambda: NoProcess(), print)  # type: ignore[arg-type, return-value]
+    return job.train(Silent(), tracker)
