@@ -1,10 +1,15 @@
-"""What the benchmarks share: which machine this is, and their sections in RESULTS.md."""
+"""What the benchmarks share: which machine this is, what was measured already, and their sections in RESULTS.md."""
 
+import hashlib
+import json
 import os
 import platform
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
+STORE = RESULTS.parents[1] / "var" / "bench"
 
 
 def machine() -> str:
@@ -38,3 +43,33 @@ def keep(mark: str, section: str) -> None:
     head, _, rest = RESULTS.read_text().partition(mark)
     _, _, tail = rest.partition(mark)
     RESULTS.write_text(f"{head.rstrip()}\n\n{mark}\n{section}\n{mark}\n{tail.lstrip()}")
+
+
+class Measurements:
+    """What was measured, a line each, under names; a name that is there is not measured again."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path and path.exists() else []
+        self._known: dict[str, Any] = dict(json.loads(line) for line in lines)
+
+    def get(self, name: str, measure: Callable[[], Any]) -> Any:
+        if name not in self._known:
+            self._known[name] = measure()
+            line = json.dumps([name, self._known[name]])
+            if self._path:
+                with self._path.open("a") as file:
+                    file.write(f"{line}\n")
+            print(line[:200], flush=True)
+        return self._known[name]
+
+
+def measurements(kind: str, sources: Iterable[Path], fresh: bool) -> Measurements:
+    """Those of a kind, with these sources, on this machine, as far as they go."""
+    content = b"".join(source.read_bytes() for source in sorted(sources))
+    digest = hashlib.sha256(content + machine().encode()).hexdigest()
+    STORE.mkdir(parents=True, exist_ok=True)
+    path = STORE / f"{kind}-{digest[:12]}.jsonl"
+    if fresh:
+        path.unlink(missing_ok=True)
+    return Measurements(path)

@@ -9,12 +9,11 @@ processor with whoever it asks. What is measured is kept at once in var/bench, s
 """
 
 import argparse
-import hashlib
 import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from results import arithmetic, keep, machine
+from results import Measurements, arithmetic, keep, measurements
 from serve_limits import OURS, lone, overload, starts
 from serve_report import report
 from servers import Question, answers, find_wrk, load, running
@@ -35,7 +34,6 @@ from fmnist.workspace import Workspace
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-STORE = ROOT / "var" / "bench"
 PEERS = HERE / "peers"
 BIN = PEERS / "serve" / ".venv" / "bin"
 UVICORN = [str(BIN / "uvicorn"), "--app-dir", str(PEERS), "--port", "PORT", "--no-access-log", "--log-level", "warning"]
@@ -106,34 +104,10 @@ def contenders(model: Path, model_name: str) -> dict[str, Contender]:
     }
 
 
-class Measurements:
-    """What was measured, a line each, under names; a name that is there is not measured again."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        lines = path.read_text().splitlines() if path and path.exists() else []
-        self._known: dict[str, Any] = dict(json.loads(line) for line in lines)
-
-    def get(self, name: str, measure: Callable[[], Any]) -> Any:
-        if name not in self._known:
-            self._known[name] = measure()
-            if self._path:
-                with self._path.open("a") as file:
-                    file.write(json.dumps([name, self._known[name]]) + "\n")
-            print(f"{name}: {json.dumps(self._known[name])[:200]}", flush=True)
-        return self._known[name]
-
-
-def measurements(fresh: bool) -> Measurements:
-    """Those of this code on this machine, as far as they go."""
-    sources = sorted([*(ROOT / "fmnist" / "serve").glob("*.py"), *HERE.glob("serv*.py"), *PEERS.glob("serve_*.py")])
-    sources += [ROOT / "fmnist" / "predictor.py", ROOT / "constraints.txt", PEERS / "requirements-serve.txt"]
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources) + machine().encode())
-    path = STORE / f"serve-{digest.hexdigest()[:12]}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if fresh:
-        path.unlink(missing_ok=True)
-    return Measurements(path)
+def sources() -> list[Path]:
+    """What the measurements depend on."""
+    found = [*(ROOT / "fmnist" / "serve").glob("*.py"), *HERE.glob("serv*.py"), *PEERS.glob("serve_*.py")]
+    return [*found, ROOT / "fmnist" / "predictor.py", ROOT / "constraints.txt", PEERS / "requirements-serve.txt"]
 
 
 def measure(contender: Contender, asked: dict[str, Question], seconds: float) -> dict[str, Any]:
@@ -205,7 +179,7 @@ def main() -> None:
     if arguments.quick:
         print(compare(Measurements(None), workspace, Effort(1, 1, 1, 1, 3, 1)))
         return
-    text = compare(measurements(arguments.fresh), workspace, Effort())
+    text = compare(measurements("serve", sources(), arguments.fresh), workspace, Effort())
     print(text)
     keep(f"<!-- serving, {arithmetic()} -->", text)
 

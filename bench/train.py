@@ -9,25 +9,24 @@ the peer. What is measured is kept at once in var/bench, so that an interrupted 
 """
 
 import argparse
-import hashlib
 import json
 import os
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from results import arithmetic, keep, machine
+from results import STORE, Measurements, arithmetic, keep, machine, measurements
 
 from fmnist import load_data
 from fmnist.plots import LINES, as_png
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-STORE = ROOT / "var" / "bench"
 PICTURE = ROOT / "docs" / "images" / "training_speed.png"
 KERAS = [str(HERE / "peers" / ".venv" / "bin" / "python"), str(HERE / "peers" / "keras_train.py")]
 TORCH = [sys.executable, str(HERE / "peers" / "torch_train.py")]
@@ -38,41 +37,17 @@ IMAGES, EPOCHS, ROUNDS = 12_800, 4, 5
 SAME_EPOCHS, SAME_ROUNDS = 5, 3
 
 
-class Measurements:
-    """What was measured, a line each, under names; a name that is there is not measured again."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        lines = path.read_text().splitlines() if path and path.exists() else []
-        self.known: dict[str, dict[str, Any]] = dict(json.loads(line) for line in lines)
-
-    def get(self, name: str, command: list[str]) -> dict[str, Any]:
-        if name not in self.known:
-            quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-            done = subprocess.run(
-                command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True
-            )
-            result = json.loads(done.stdout.splitlines()[-1])
-            result["rate"] = statistics.median(result["rates"][1:])  # the first epoch warms up
-            self.known[name] = result
-            if self.path:
-                with self.path.open("a") as file:
-                    file.write(json.dumps([name, result]) + "\n")
-            accuracy = f", val_accuracy {result['val_accuracy']:.4f}" if "val_accuracy" in result else ""
-            print(f"{name}: {result['rate']:,.0f} images/s{accuracy}", flush=True)
-        return self.known[name]
+def sources() -> list[Path]:
+    """What the measurements depend on."""
+    found = [*(ROOT / "fmnist" / "engine").glob("*.py"), *HERE.glob("*.py"), *HERE.glob("peers/*.py")]
+    return [*found, ROOT / "fmnist" / "layers.py", ROOT / "constraints.txt", HERE / "peers" / "requirements-keras.txt"]
 
 
-def measurements(fresh: bool) -> Measurements:
-    """Those of this code on this machine, as far as they go."""
-    sources = sorted([*(ROOT / "fmnist" / "engine").glob("*.py"), *HERE.glob("*.py"), *HERE.glob("peers/*.py")])
-    sources += [ROOT / "fmnist" / "layers.py", ROOT / "constraints.txt", HERE / "peers" / "requirements-keras.txt"]
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources) + machine().encode())
-    path = STORE / f"train-{digest.hexdigest()[:12]}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if fresh:
-        path.unlink(missing_ok=True)
-    return Measurements(path)
+def run(command: list[str]) -> dict[str, Any]:
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {"rate": statistics.median(result["rates"][1:]), **result}  # the first epoch warms up
 
 
 def write_arrays() -> tuple[str, str]:
@@ -93,7 +68,7 @@ def contenders(measured: Measurements, arrays: str, batches: tuple[int, ...]) ->
     """Label -> command: ours at its recipe's batch size, the peers as they are quickest."""
 
     def rate(label: str, command: list[str]) -> float:
-        return float(measured.get(f"{label}, once", command)["rate"])
+        return float(measured.get(f"{label}, once", partial(run, command))["rate"])
 
     def quickest(kind: str, script: list[str], ways: dict[str, str]) -> tuple[str, list[str]]:
         """Of the ways at batch 256, and then of that one's other batch sizes."""
@@ -169,14 +144,14 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     arguments = parser.parse_args()
     some, whole = write_arrays()
-    measured = Measurements(None) if arguments.quick else measurements(arguments.fresh)
+    measured = Measurements(None) if arguments.quick else measurements("train", sources(), arguments.fresh)
     rounds = 1 if arguments.quick else ROUNDS
     commands = contenders(measured, some, (256,) if arguments.quick else BATCHES)
     rates: dict[str, list[float]] = {label: [] for label in commands}
     versions = {}
     for number in range(rounds):
         for label, command in commands.items():
-            result = measured.get(f"{label}, round {number + 1}", command)
+            result = measured.get(f"{label}, round {number + 1}", partial(run, command))
             rates[label].append(result["rate"])
             versions[label] = result["versions"]
     if arguments.quick:
@@ -185,7 +160,7 @@ def main() -> None:
     for number in range(SAME_ROUNDS):
         for label, script in zip(accuracies, ([*OURS, whole, "fast"], [*KERAS, whole, "fp32"]), strict=True):
             command = [*script[:-1], "256", str(SAME_EPOCHS), script[-1]]
-            result = measured.get(f"{label}, {SAME_EPOCHS} epochs of all, {number + 1}", command)
+            result = measured.get(f"{label}, {SAME_EPOCHS} epochs of all, {number + 1}", partial(run, command))
             accuracies[label].append(result["val_accuracy"])
     text = "\n".join([*table(rates, versions), "", agreement(accuracies)])
     print(text)
