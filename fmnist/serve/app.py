@@ -1,10 +1,12 @@
 """The service as an ASGI application: finds the route, guards it, reads the request, answers, counts, logs."""
 
+import asyncio
 import logging
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from fmnist.serve.batcher import RETRY
 from fmnist.serve.guard import HEADERS, Guard, Ids
@@ -46,6 +48,7 @@ class App:
         self._router, self._ids, self._in_flight = Router(self.routes), Ids(), 0
         IN_FLIGHT.set_function(lambda: self._in_flight)
         self._deadlines = Deadlines(self.limits.seconds)
+        self._refused, self._told = 0, 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,6 +72,7 @@ class App:
             route, request.captured = self._router.find(request.method, request.path)
             self.guard.check(request.headers, request.method, route.protected)
             if self._in_flight > limits.requests and route.protected:
+                await self._hold()
                 raise Refused(503, f"{limits.requests} requests are being answered; try again in a second", RETRY)
             if request.method not in ("GET", "HEAD"):
                 with self._deadlines.begin(_LATE_BODY):
@@ -88,9 +92,27 @@ class App:
 
     def _count(self, route: Route, request: Request, response: Response, seconds: float) -> None:
         count(route.name, response.status, seconds)
-        if response.status >= 400 or random.random() < self.log_share:
+        if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self._count_refused()
+        elif response.status >= 400 or random.random() < self.log_share:
             about = {"id": request.id, "route": route.name, "status": response.status, "ms": round(seconds * 1000, 2)}
             log.info("request", extra=about)
+
+    async def _hold(self) -> None:
+        """Refuse a moment later: who asks again at once would take from answers the time that refusing takes."""
+        self._in_flight -= 1
+        try:
+            await asyncio.sleep(self.limits.hold)
+        finally:
+            self._in_flight += 1
+
+    def _count_refused(self) -> None:
+        """A crowd that is turned away would fill the log, and the log's lines take time from answers: one a second."""
+        self._refused += 1
+        now = time.monotonic()
+        if now - self._told > 1:
+            log.warning("requests refused with 503", extra={"count": self._refused})
+            self._refused, self._told = 0, now
 
 
 async def _send(send: Send, response: Response, request: Request) -> None:

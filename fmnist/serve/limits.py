@@ -13,8 +13,10 @@ class Limits:
     """In one request."""
     queue: int = 8192
     """Images that wait for the model."""
-    requests: int = 512
+    requests: int = 384
     """That are being answered at the same time."""
+    hold: float = 0.25
+    """Seconds for which one more than these waits for its refusal."""
     seconds: float = 10
     """For a request to arrive, and again for its answer."""
     drain: float = 10

@@ -148,6 +148,33 @@ def test_past_so_many_requests_at_once_the_next_is_told_to_come_back(source: Lis
     assert asyncio.run(five()).count(200) == 3  # those that were refused left nothing behind
 
 
+def test_who_waits_for_a_refusal_keeps_nobody_from_an_answer(source: ListSource, picture: Any) -> None:
+    service = make_service(source, Limits(requests=1, hold=0.2))
+
+    async def several() -> list[Any]:
+        refused = [asyncio.create_task(ask(service, "POST", "/predict", picture.tobytes())) for _ in range(3)][1:]
+        await asyncio.sleep(0.05)
+        assert not any(task.done() for task in refused)
+        later = await ask(service, "POST", "/predict", picture.tobytes())
+        return [later.status] + [(await task).status for task in refused]
+
+    assert asyncio.run(several()) == [200, 503, 503]
+
+
+def test_a_crowd_that_is_refused_is_one_line_in_the_log(
+    source: ListSource, picture: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = make_service(source, Limits(requests=1, hold=0))
+    caplog.set_level(logging.INFO, "fmnist.serve")
+
+    async def crowd() -> None:
+        await asyncio.gather(*(ask(service, "POST", "/predict", picture.tobytes()) for _ in range(50)))
+
+    asyncio.run(crowd())
+    (record,) = caplog.records
+    assert (record.message, record.count) == ("requests refused with 503", 1)  # type: ignore[attr-defined]
+
+
 def test_other_names_and_foreign_pages_are_turned_away(call: Any) -> None:
     reply = call("GET", "/status", headers={"Host": "evil.example"})
     assert reply.status == 403
