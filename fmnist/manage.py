@@ -1,20 +1,25 @@
 """The verbs that look after what is there: runs, and the models they gave."""
 
+import sys
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from fmnist import console as show
 from fmnist.cli import Json, Model, app, print_json
-from fmnist.errors import Failure
+from fmnist.errors import Failure, UserError, listing
 from fmnist.progress import print_notice
 from fmnist.registry import CHAMPION
 from fmnist.settings import checkout_root
 from fmnist.tracking.journal import Journal
 from fmnist.workspace import open_workspace
+
+if TYPE_CHECKING:
+    from fmnist.ops.sets import Manifest
 
 
 @app.command()
@@ -112,6 +117,61 @@ def serve(
 
     workspace, console = open_workspace(print_notice), show.make_console(stderr=True)
     run_service(workspace, model or CHAMPION, host, port, lambda address: show.show_service(console, address))
+
+
+@app.command()
+def backup(
+    to: Annotated[Path | None, typer.Option(metavar="DIR", help="where sets are kept; var/backups by default")] = None,
+    verify: Annotated[
+        Path | None, typer.Option(metavar="SET", help="examine a set that is there, and make none")
+    ] = None,
+) -> None:
+    """Keep a set of all runs, models, records and notebooks; a training may go on meanwhile."""
+    from fmnist.ops.backup import back_up
+    from fmnist.ops.sets import verified
+
+    console = show.make_console()
+    if verify:
+        _show_set(console, verify, verified(verify))
+        return
+    workspace, root = open_workspace(print_notice), checkout_root(Path.cwd())
+    home = workspace.settings.home
+    notebooks = root / "notebooks" if root else None
+    made, manifest = back_up(home, workspace.destinations.mlflow_uri, notebooks, to or home / "backups")
+    _show_set(console, made, manifest)
+    console.print(f"put it back with: fmnist restore {made}", soft_wrap=True)
+
+
+def _show_set(console: Console, place: Path, manifest: "Manifest") -> None:
+    console.print(f"{place}: whole, {manifest.size / 1e6:,.1f} MB, made {manifest.made}", soft_wrap=True)
+    for name, count in manifest.counts.items():
+        console.print(f"  {name.replace('_', ' '):18} {count:>10,}")
+
+
+@app.command()
+def restore(
+    chosen: Annotated[
+        Path | None, typer.Argument(metavar="SET", help="a folder that fmnist backup made", readable=False)
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Put a set in the place of what is here, which is kept; into any workspace, on any machine."""
+    from fmnist.ops import restore as ops
+
+    workspace = open_workspace(print_notice, to_restore=True)
+    home, console = workspace.settings.home, show.make_console()
+    ops.check_target(workspace.destinations.mlflow_uri)
+    if ops.finish(home):
+        console.print("a restore that was cut off is finished now")
+        return
+    if chosen is None:
+        raise UserError("restore", f"takes a set; there are {listing(ops.sets_in(home / 'backups'))}")
+    asked = f"{home} holds runs. Replace them (they are kept)? Type yes: "
+    if ops.holds_anything(home) and not yes and not (sys.stdin.isatty() and input(asked).strip() == "yes"):
+        raise UserError("nothing was restored", "that takes a yes at the terminal, or --yes")
+    manifest, kept = ops.restore(chosen, home, workspace.settings.model_name)
+    _show_set(console, chosen, manifest)
+    console.print(f"restored into {home}" + (f"; what was there is in {kept}" if kept else ""), soft_wrap=True)
 
 
 @app.command()

@@ -12,6 +12,8 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "FMNIST_"
+RESTORING = "restoring"
+"""The folder in `home` with what a restore has not put in its place yet; there for moments, or after a kill."""
 
 
 def checkout_root(start: Path) -> Path | None:
@@ -79,8 +81,9 @@ class Settings(BaseSettings):
 
     @classmethod
     def variable(cls, field: str) -> str:
-        """The environment variable that sets a field."""
-        return str(cls.model_fields[field].validation_alias or PREFIX + field.upper())
+        """The environment variable that sets a field; what is no field stays as it is."""
+        known = cls.model_fields.get(field)
+        return field if known is None else str(known.validation_alias or PREFIX + field.upper())
 
     @model_validator(mode="before")
     @classmethod

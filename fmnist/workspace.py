@@ -23,7 +23,7 @@ from fmnist.recipe import TrainConfig
 from fmnist.registry import Registry, names_version
 from fmnist.run import LATEST, Run, check_same_config, find_run, list_runs
 from fmnist.scores import Evaluation
-from fmnist.settings import Settings
+from fmnist.settings import RESTORING, Settings
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.shipper import is_pending, ship
 from fmnist.tracking.tracker import NULL, JournalTracker, Tracker
@@ -193,16 +193,15 @@ class Workspace:
         return predictor, evaluate_model(predictor, data.split(split))
 
 
-def open_workspace(notice: Notice = lambda text: None) -> Workspace:
+def open_workspace(notice: Notice = lambda text: None, *, to_restore: bool = False) -> Workspace:
     """The workspace that the environment describes. Raises UserError for a setting that is not right."""
     try:
-        return Workspace(Settings(), notice)
+        workspace = Workspace(Settings(), notice)
     except ValidationError as error:
-        raise explain(error, _variable) from error
-
-
-def _variable(field: str) -> str:
-    return Settings.variable(field) if field in Settings.model_fields else field
+        raise explain(error, Settings.variable) from error
+    if not to_restore and (left := workspace.settings.home / RESTORING).exists():
+        raise Failure(left, "a restore was cut off here; finish it: fmnist restore")
+    return workspace
 
 
 def load_data(folder: PathLike | None = None) -> Dataset:
