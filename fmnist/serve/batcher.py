@@ -52,12 +52,22 @@ class Batcher:
             if count > FEW:
                 return await self._split(self._keeper.model, images)
             future: asyncio.Future[Answer] = loop.create_future()
-            if not self._waiting:
-                loop.call_soon(self._flush)
             self._waiting.append((images, future))
+            if len(self._waiting) == 1:
+                await self._wait_for_others(future)
             return await future
         finally:
             self._queued -= count
+
+    async def _wait_for_others(self, own: "asyncio.Future[Answer]") -> None:
+        """The first that waits lets the others of this round come, and then has all answered."""
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            own.cancel()
+            own.get_loop().call_soon(self._flush)
+            raise
+        self._flush()
 
     async def _split(self, model: Model, images: Images) -> Answer:
         loop = asyncio.get_running_loop()
