@@ -8,7 +8,7 @@ READY := .venv/.ready
 MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train up serve build start stop status logs reset platform-train wheels doctor test test-faults test-platform \
+.PHONY: help setup train up serve build start stop status logs reset platform-train wheels doctor gc test test-faults test-platform \
         fuzz check bench-train bench-profile bench-tracking bench-platform bench-serve keras-fixture constraints
 
 help: ## show this
@@ -55,6 +55,9 @@ platform-train: ## train in the platform's notebook container, e.g. make platfor
 
 doctor: $(READY) ## look at everything that this checkout depends on, and say what to do about what is wrong
 	@$(BIN)/fmnist doctor $(ARGS)
+
+gc: $(READY) ## say what could be freed: deleted runs, logs without a run, old checkpoints; ARGS=--yes frees it
+	@$(BIN)/fmnist gc $(ARGS)
 
 wheels: ## fetch all Python packages of the images, so that make build needs no registry for them
 	@$(PYTHON) platform/verbs.py wheels $(ARGS)

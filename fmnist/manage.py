@@ -21,6 +21,9 @@ from fmnist.workspace import open_workspace
 if TYPE_CHECKING:
     from fmnist.ops.sets import Manifest
 
+DAYS = 7
+"""What is younger is left alone by `gc`."""
+
 
 @app.command()
 def models(as_json: Json = False) -> None:
@@ -194,3 +197,34 @@ def doctor(as_json: Json = False) -> None:
         show.show_findings(show.make_console(), findings)
     if not is_well(findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="delete it; without, only say what it would free")] = False,
+    older_than: Annotated[
+        int, typer.Option(metavar="DAYS", min=0, help="leave alone what is younger; 7 by default")
+    ] = DAYS,
+    as_json: Json = False,
+) -> None:
+    """Free what nobody needs any more: deleted runs, logs without a run, old checkpoints. No version loses anything."""
+    from fmnist.ops.garbage import clear, find_garbage, heaps, told
+    from fmnist.ops.leftovers import Yard
+
+    workspace, console = open_workspace(print_notice), show.make_console()
+    found = find_garbage(Yard(workspace.settings.home, workspace.destinations, older_than))
+    pieces, failures = clear(found.pieces) if yes else (found.pieces, [])
+    if as_json:
+        rows = [heap._asdict() for heap in heaps(pieces)]
+        print_json({"freed": yes, "bytes": sum(piece.size for piece in pieces), "kinds": rows, "left": found.kept})
+    else:
+        for line in told(heaps(pieces), found.kept, freed=yes):
+            console.print(line, soft_wrap=True)
+        if pieces and not yes:
+            age = "" if older_than == DAYS else f" --older-than {older_than}"
+            console.print(f"do it with: {show.program()} gc{age} --yes", soft_wrap=True, style="bold")
+    failures += [found.trouble] if found.trouble else []
+    for failure in failures[1:]:
+        print_notice(str(failure))
+    if failures:
+        raise failures[0]

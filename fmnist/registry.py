@@ -117,7 +117,7 @@ class Registry:
         """All versions, oldest first. Raises Failure where MLflow does not answer."""
         if self.is_empty_place:
             return []
-        with self._client() as client:
+        with self.client() as client:
             found = client.search_model_versions(f"name = '{self.name}'", max_results=10_000)
             aliases = client.get_registered_model(self.name).aliases if found else {}
         of_version: dict[int, list[str]] = {}
@@ -147,7 +147,7 @@ class Registry:
         if CHAMPION not in version.aliases:
             self._check_has_model(version)
             champions = [other for other in self.versions() if CHAMPION in other.aliases]
-            with self._client() as client:
+            with self.client() as client:
                 for before in champions:
                     client.set_registered_model_alias(self.name, PREVIOUS, str(before.number))
                 client.set_registered_model_alias(self.name, CHAMPION, str(version.number))
@@ -158,7 +158,7 @@ class Registry:
         versions = {alias: version for version in self.versions() for alias in version.aliases}
         if PREVIOUS not in versions:
             raise UserError("rollback", "there is no previous champion; choose a version: fmnist promote VERSION")
-        with self._client() as client:
+        with self.client() as client:
             client.set_registered_model_alias(self.name, CHAMPION, str(versions[PREVIOUS].number))
         return self.find(CHAMPION)
 
@@ -175,7 +175,7 @@ class Registry:
         return kept
 
     def _download(self, version: Version, folder: Path) -> Path:
-        with self._client() as client:
+        with self.client() as client:
             import mlflow
 
             # Not the version's own models:/ address: MLflow looks that up at its default place.
@@ -190,7 +190,7 @@ class Registry:
         return path
 
     @contextmanager
-    def _client(self) -> Iterator[Any]:
+    def client(self) -> Iterator[Any]:
         """MLflow's client; what goes wrong with it is a Failure that names the address."""
         self.probe()
         import mlflow

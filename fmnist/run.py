@@ -8,6 +8,7 @@ var/runs/<id>/config.json      what was asked for: recipe, data, device
 
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,8 @@ from fmnist.recipe import TrainConfig
 from fmnist.scores import Scores
 
 LATEST = "latest"
+RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{5}")
+"""What `create_run` names runs."""
 T = TypeVar("T")
 
 

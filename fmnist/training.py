@@ -63,6 +63,10 @@ def run_training(
         if run.is_whole and (result := run.result):
             tracker.end(lambda: _end_record(run, data, result))
             return result
+        if run.finished and not checkpoint.epoch:  # to begin again under its id would give it a second end
+            raise Failure(
+                run.model, "is gone, and so is the checkpoint it was made from; restore one of them, or train anew"
+            )
         if checkpoint.epoch:
             engine.load_state(checkpoint.state)
         watcher.begin(run.config, len(data.train), checkpoint.records)

@@ -28,6 +28,11 @@ class Destinations:
     logs: Path
     """TensorBoard's folder; a run has a folder of its own in it."""
 
+    @property
+    def mlflow_lane(self) -> str:
+        """What a run's shipping.json calls this MLflow."""
+        return f"mlflow {one_line(self.mlflow_uri)}"
+
     def sinks(self, run: Run) -> dict[str, SinkFactory]:
         """By address: how to open each sink, which imports what it needs."""
 
@@ -45,7 +50,7 @@ class Destinations:
 
             return TensorboardSink(run.folder, self.logs / run.id)
 
-        return {f"mlflow {one_line(self.mlflow_uri)}": mlflow, f"tensorboard {self.logs}": tensorboard}
+        return {self.mlflow_lane: mlflow, f"tensorboard {self.logs}": tensorboard}
 
 
 def start_shipper(run: Run, home: Path) -> "subprocess.Popen[bytes]":
