@@ -24,7 +24,7 @@ def test_a_version_of_any_model_counts_with_no_tag_and_no_run_of_its_own(place: 
 def test_a_whole_deleted_experiment_spares_what_is_registered(place: Place) -> None:
     place.delete_version(2)
     place.client.delete_experiment("1")
-    assert place.find().pieces == []  # deleted just now
+    assert place.named(DELETED) == []  # deleted just now
     for run_id in RUNS:
         place.delete_run(run_id)
     assert place.clear() == [RUNS[1]]
@@ -52,7 +52,7 @@ def test_over_a_server_what_is_here_goes_and_what_is_there_is_told(place: Place,
     place.delete_version(2)
     run = place.mlflow_run(RUNS[1])
     place.delete_run(RUNS[1])
-    assert place.find().pieces == []  # when it was deleted is not known, and its end is younger
+    assert place.named(DELETED) == []  # when it was deleted is not known, and its end is younger
     place.end(RUNS[1], days=10)
     here, there = files_of(place, RUNS[1])[:2], digests(place.home / "artifacts")
     told = f"mlflow gc --older-than 7d --run-ids {run.info.run_id}"
