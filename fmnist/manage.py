@@ -218,7 +218,7 @@ def gc(
         rows = [heap._asdict() for heap in heaps(pieces)]
         print_json({"freed": yes, "bytes": sum(piece.size for piece in pieces), "kinds": rows, "left": found.kept})
     else:
-        for line in told(heaps(pieces), found.kept, freed=yes):
+        for line in told(heaps(pieces), found.kept, older_than, freed=yes):
             console.print(line, soft_wrap=True)
         if pieces and not yes:
             age = "" if older_than == DAYS else f" --older-than {older_than}"

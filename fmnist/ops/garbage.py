@@ -36,8 +36,10 @@ from fmnist.tracking.journal import Journal
 from fmnist.tracking.shipper import State
 
 DELETED, CHECKPOINTS = "runs deleted in MLflow", "checkpoints of finished runs"
+HERE = f"{DELETED}, here"
 KINDS = {
     DELETED: "their artifacts, their folder here, their TensorBoard log",
+    HERE: "their folder, their TensorBoard log",
     UNBEGUN: "no training can go on with them",
     LOGS: "neither here nor in MLflow",
     CHECKPOINTS: "their models answer without",
@@ -79,10 +81,10 @@ def heaps(pieces: Sequence[Piece]) -> list[Heap]:
     ]
 
 
-def told(piles: Sequence[Heap], kept: Sequence[str], *, freed: bool) -> Iterator[str]:
+def told(piles: Sequence[Heap], kept: Sequence[str], days: int, *, freed: bool) -> Iterator[str]:
     """Lines for a person: what would be freed, or was, by its kind; what was left, and why."""
-    total = decimal(sum(pile.size for pile in piles))
-    yield f"{'freed' if freed else 'would free'} {total}{':' if piles else ''}"
+    total, age = decimal(sum(pile.size for pile in piles)), "1 day" if days == 1 else f"{days} days"
+    yield f"{'freed' if freed else 'would free'} {total} of what is older than {age}{':' if piles else ''}"
     for kind, names, size, about in piles:
         yield f"  {kind:{max(map(len, KINDS))}}  {len(names):4}  {decimal(size):>10}   ({about})"
     yield from (f"left: {what}" for what in kept)
@@ -172,7 +174,8 @@ def _add_deleted(found: Garbage, yard: Yard, ledger: Ledger, runs: Mapping[str, 
             beyond.append(deleted)
         if ledger.holds_database or here:
             delete = _delete_run(deleted, runs.get(deleted.run_id), here, ledger)
-            found.pieces.append(Piece(DELETED, deleted.run_id, size, delete))
+            kind = DELETED if ledger.holds_database else HERE
+            found.pieces.append(Piece(kind, deleted.run_id, size, delete))
     found.kept += [f"{DELETED}, {number}: {reason}" for reason, number in kept.items() if number]
     if beyond:
         found.kept.append(_told_beyond(yard, ledger, beyond))
@@ -213,7 +216,7 @@ def _told_beyond(yard: Yard, ledger: Ledger, beyond: list[DeletedRun]) -> str:
 
 def _add_checkpoints(found: Garbage, runs: list[Run], reasons: Reasons) -> None:
     """Those of runs that are over, where the model is sound: they could make it again."""
-    taken = {piece.name for piece in found.pieces if piece.kind == DELETED}
+    taken = {piece.name for piece in found.pieces if piece.kind in (DELETED, HERE)}
     for run in runs:
         if reasons[run.id] is None and run.id not in taken and run.checkpoint.exists():
             with suppress(Failure, UserError):

@@ -230,7 +230,7 @@ def test_the_command_says_what_it_would_do_and_does_it_when_told(place: Place, f
     litter(place)
     place.delete_version(2)
     place.age(2)
-    assert fmnist("gc")[1].splitlines()[0] == "would free 0 bytes"
+    assert fmnist("gc")[1].splitlines()[0] == "would free 0 bytes of what is older than 7 days"
     code, out, _ = fmnist("gc", "--older-than", 1)
     assert code == 0
     assert "  checkpoints of finished runs" in out
@@ -245,5 +245,5 @@ def test_the_command_says_what_it_would_do_and_does_it_when_told(place: Place, f
 
 
 def test_a_new_workspace_has_nothing_to_free(fmnist: Command, home: Path) -> None:
-    assert fmnist("gc") == (0, "would free 0 bytes\n", "")
+    assert fmnist("gc") == (0, "would free 0 bytes of what is older than 7 days\n", "")
     assert not home.exists()

@@ -3,7 +3,7 @@
 import pytest
 
 from fmnist.ops import ledger
-from fmnist.ops.garbage import DELETED, clear
+from fmnist.ops.garbage import DELETED, HERE, clear
 
 from .places import RUNS, Place, digests, files_of
 
@@ -52,11 +52,12 @@ def test_over_a_server_what_is_here_goes_and_what_is_there_is_told(place: Place,
     place.delete_version(2)
     run = place.mlflow_run(RUNS[1])
     place.delete_run(RUNS[1])
-    assert place.named(DELETED) == []  # when it was deleted is not known, and its end is younger
+    assert place.named(HERE) == []  # when it was deleted is not known, and its end is younger
     place.end(RUNS[1], days=10)
     here, there = files_of(place, RUNS[1])[:2], digests(place.home / "artifacts")
     told = f"mlflow gc --older-than 7d --run-ids {run.info.run_id}"
     assert any(line.startswith(f"{DELETED}, 1: over its API") and line.endswith(told) for line in place.find().kept)
+    assert place.named(HERE) == [RUNS[1]]
     assert place.clear() == [RUNS[1]]
     assert not any(folder.exists() for folder in here)
     assert digests(place.home / "artifacts") == there
