@@ -83,13 +83,21 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def left_scratch(parent: Path) -> list[Path]:
+    """The temporary folders in `parent` of processes that were killed more than a day ago."""
+    left = []
+    for folder in parent.glob(".scratch-*"):
+        with suppress(FileNotFoundError):  # its own process may be removing it now
+            if time.time() - folder.stat().st_mtime > _DAY:
+                left.append(folder)
+    return left
+
+
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """A temporary folder in `parent`, removed at the end with all that is still in it."""
-    for left in make_folder(parent).glob(".scratch-*"):  # by processes that were killed
-        with suppress(FileNotFoundError):  # its own process may be removing it now
-            if time.time() - left.stat().st_mtime > _DAY:
-                shutil.rmtree(left, ignore_errors=True)
+    for left in left_scratch(make_folder(parent)):
+        shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=".scratch-", dir=parent))
     try:
         yield folder

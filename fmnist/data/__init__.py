@@ -43,6 +43,18 @@ def find_data(
     return _keep(dataclasses.replace(fetched, source=DOWNLOADED), kept, notice)
 
 
+def inspect_data(folder: Path, cache_root: Path) -> Dataset | None:
+    """What `find_data` would give if it fetched nothing, read and verified, nothing written; None where that is none.
+
+    Raises UserError for data that are not right, DamagedCacheError for a cache that the next training makes anew.
+    """
+    local = sources.find_local(folder)
+    kept = cache.entry(cache_root, local.key if local else FASHION_MNIST)
+    if kept.exists():
+        return cache.load(kept)
+    return local.read() if local else None
+
+
 def _cached(folder: Path, notice: Notice) -> Dataset | None:
     if not folder.exists():
         return None
