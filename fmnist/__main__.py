@@ -35,7 +35,8 @@ def _run(given: list[str]) -> int:
         sys.path.append(str(Path.cwd()))  # where --model module:function of one's own lies
     except FileNotFoundError as error:
         raise UserError("the current folder", "is gone; change to one that is there") from error
-    import fmnist.manage  # its verbs join the others'  # noqa: F401
+    import fmnist.manage  # its verbs join the others'
+    import fmnist.upkeep  # noqa: F401
     from fmnist.cli import app
 
     signals.raise_on_signals()

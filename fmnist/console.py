@@ -22,7 +22,7 @@ from fmnist.run import Result, Run
 from fmnist.scores import Evaluation, Scores, class_scores
 
 if TYPE_CHECKING:
-    from fmnist.ops.doctor import Finding
+    from fmnist.ops.finding import Finding
 
 BAR_WIDTH = 24
 WIDE = 200
@@ -205,13 +205,16 @@ def show_pages(console: Console, pages: Mapping[str, str], logs: Path) -> None:
 
 
 def show_findings(console: Console, findings: "Sequence[Finding]") -> None:
-    """What was looked at, how it is, and below it what to do."""
+    """What was looked at, how it is, and below it what to do; at the end, how much of it is wrong."""
     styles = {"ok": "green", "off": "dim", "warning": "yellow", "bad": "bold red"}
     width = max(len(finding.what) for finding in findings)
     for what, state, found, remedy in findings:
         console.print(Text.assemble((f"{state:7}", styles[state]), f"  {what:{width}}  {found}"), soft_wrap=True)
         if remedy:
             console.print(f"{'':{width + 9}}  → {remedy}", soft_wrap=True, style="bold")
+    states = [finding.state for finding in findings]
+    told = [f"{states.count(state)} {state}" for state in ("bad", "warning") if state in states]
+    console.print(f"\n{', '.join(told) or 'all is well'}", style="bold")
 
 
 def show_answers(console: Console, names: Sequence[str], answers: Sequence[Answer]) -> None:

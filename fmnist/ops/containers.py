@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fmnist.errors import Failure, one_line
+from fmnist.ops.finding import Finding
 
-PATIENCE = 6  # seconds
+PATIENCE = 4
+"""Seconds: where the servers are is known only after that."""
+OLDEST_ENGINE, OLDEST_COMPOSE = (24, 0), (2, 20)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def docker(*arguments: str, folder: Path | None = None) -> str:
 
 def list_containers(checkout: Path) -> list[Container]:
     """Those of the checkout's platform; none where it was never started. Raises Failure."""
-    if not (checkout / ".env").exists():
+    if not (checkout / ".env").exists() or not has_docker():
         return []
     listed = docker("compose", "ps", "--all", "--format", "json", folder=checkout)
     # One object a line; before compose 2.21, one list.
@@ -54,3 +57,36 @@ def _container(told: dict[str, object]) -> Container:
     assert isinstance(publishers, list)
     ports = [publisher["PublishedPort"] for publisher in publishers if publisher.get("PublishedPort")]
     return Container(str(told["Service"]), str(told["State"]), str(told.get("Health") or ""), next(iter(ports), None))
+
+
+def engine() -> Finding:
+    """Docker's engine and its compose plugin."""
+    if not has_docker():
+        return Finding("docker", "off", "not installed; only the platform (make start) needs it")
+    try:
+        version = docker("version", "--format", "{{.Server.Version}}")
+    except Failure as error:
+        return Finding("docker", "off", f"no engine answers ({error})", "if you want the platform: start it")
+    try:
+        compose = docker("compose", "version", "--short")
+    except Failure:
+        return Finding("docker", "bad", f"engine {version}, no compose", "install Docker's compose plugin")
+    told = f"engine {version}, compose {compose}"
+    if _numbers(version) < OLDEST_ENGINE or _numbers(compose) < OLDEST_COMPOSE:
+        return Finding("docker", "bad", told, "install engine 24.0 and compose 2.20, or newer")
+    return Finding("docker", "ok", told)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    digits = text.lstrip("v").replace("+", ".").replace("-", ".").split(".")[:2]
+    return tuple(int(part) for part in digits if part.isdigit())
+
+
+def health(container: Container) -> Finding:
+    what = f"container {container.service}"
+    if container.health == "healthy":
+        return Finding(what, "ok", "healthy")
+    if container.state != "running":
+        remedy = f"make start; make logs ARGS={container.service} says why it ended"
+        return Finding(what, "bad", container.state, remedy)
+    return Finding(what, "bad", container.health or container.state, f"make logs ARGS={container.service} says why")

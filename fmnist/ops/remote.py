@@ -2,6 +2,7 @@
 
 import http.client
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -13,13 +14,24 @@ PATIENCE = 4
 
 def ask(method: str, address: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
     """(status, answer). It asks no proxy. Raises OSError or HTTPException where nothing answers as HTTP does."""
+    answer, content = _asked(method, address, path, body)
+    return answer.status, content
+
+
+def server_time(address: str) -> float | None:
+    """What the server's clock shows, as Unix time, if it tells. Raises what `ask` raises, ValueError for no date."""
+    told = _asked("GET", address, "/version")[0].headers["Date"]
+    return parsedate_to_datetime(told).timestamp() if told else None
+
+
+def _asked(method: str, address: str, path: str, body: bytes | None = None) -> tuple[http.client.HTTPResponse, bytes]:
     parts = urlparse(address)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=PATIENCE)
     try:
         connection.request(method, parts.path.rstrip("/") + path, body)
         answer = connection.getresponse()
-        return answer.status, answer.read()
+        return answer, answer.read()
     finally:
         connection.close()
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from fmnist.ops import doctor
-from fmnist.ops.doctor import Finding, Patient, examine, is_well
+from fmnist.ops import containers, doctor, holdings, machine, servers
+from fmnist.ops.doctor import Patient, examine
+from fmnist.ops.finding import Finding, is_well
 from fmnist.tracking.wiring import Destinations
 
 from ..helpers import free_port
@@ -34,11 +35,12 @@ def make_patient(tmp_path: Path, uri: str | None = None, checkout: Path | None =
     home = tmp_path / "var"
     uri = uri or f"sqlite:///{home / 'mlflow.db'}"
     places = Destinations(uri, "fashion-mnist", "fashion-mnist", home / "artifacts", home / "tensorboard")
-    return Patient(home, places, checkout, {"TensorBoard": free_port(), "MLflow": free_port(), "Service": free_port()})
+    ports = {name: free_port() for name in ("TensorBoard", "MLflow", "Service")}
+    return Patient(home, places, checkout, ports, data=tmp_path / "data")
 
 
 def found(findings: list[Finding], what: str) -> Finding:
-    (finding,) = [finding for finding in findings if finding.what.startswith(what)]
+    (finding,) = [finding for finding in findings if finding.what == what]
     return finding
 
 
@@ -94,8 +96,58 @@ def test_a_new_workspace_is_well_and_nothing_stays_of_the_look(tmp_path: Path) -
     assert list((tmp_path / "var" / "artifacts").iterdir()) == []
 
 
+def test_every_line_has_its_place_and_what_is_wrong_a_remedy(tmp_path: Path) -> None:
+    findings = examine(make_patient(tmp_path, f"http://127.0.0.1:{free_port()}"))
+    names = [finding.what for finding in findings if not finding.what.startswith("port ")]
+    assert names == [
+        *("python", "packages", "disk", "memory", "gpu", "clock", "docker"),
+        *("secrets", "leftovers", "data", "records"),
+        *("database", "artifact store", "registry", "TensorBoard", "service"),
+    ]
+    assert all(finding.remedy for finding in findings if finding.state in ("warning", "bad"))
+
+
+def test_what_gives_no_answer_is_bad_and_holds_up_nothing(
+    tmp_path: Path, no_docker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_docker(no_docker, "exec /bin/sleep 3")
+    monkeypatch.setattr(doctor, "PATIENCE", 0.2)
+    monkeypatch.setattr(containers, "PATIENCE", 0.5)  # as long as the thread goes on
+    finding = found(examine(make_patient(tmp_path)), "docker")
+    assert finding.state == "bad" and finding.found == "no answer within 0.2 s" and finding.remedy
+
+
+def test_data_that_take_long_to_read_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(holdings, "inspect_data", lambda folder, cache: over.wait(5) and None)
+    monkeypatch.setattr(doctor, "PATIENCE", 0.2)
+    finding = found(examine(make_patient(tmp_path)), "data")
+    over.set()
+    assert finding.state == "warning" and "fmnist data" in finding.remedy
+
+
+def test_an_engine_that_hangs_is_told_and_the_rest_is_looked_at(
+    tmp_path: Path, no_docker: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").touch()
+    fake_docker(no_docker, "exec /bin/sleep 3")
+    monkeypatch.setattr(containers, "PATIENCE", 0.1)
+    findings = examine(make_patient(tmp_path, checkout=tmp_path))
+    assert "does not answer within 0.1 s" in found(findings, "docker").found
+    assert found(findings, "database").state == "ok" and is_well(findings)
+
+
+def test_a_look_that_fails_is_a_line_like_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(home: Path) -> Finding:
+        raise PermissionError(13, "Permission denied", str(home))
+
+    monkeypatch.setattr(machine, "disk", broken)
+    finding = found(examine(make_patient(tmp_path)), "disk")
+    assert finding.state == "bad" and "Permission denied" in finding.found and finding.remedy
+
+
 def test_a_full_disk_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "LEAST_DISK", 1 << 60)
+    monkeypatch.setattr(machine, "LEAST_DISK", 1 << 60)
     finding = found(examine(make_patient(tmp_path)), "disk")
     assert finding.state == "bad" and "make room" in finding.remedy
 
@@ -181,9 +233,9 @@ def test_a_tensorboard_that_misses_runs_is_bad(tmp_path: Path, monkeypatch: pyte
         (patient.destinations.logs / run).mkdir(parents=True)
         (patient.destinations.logs / run / "events.out.1").touch()
     assert found(examine(patient), "TensorBoard").found.startswith("does not run; 2 runs")
-    ask = doctor.ask
+    ask = servers.ask
     monkeypatch.setattr(
-        doctor, "ask", lambda *all, **more: (200, b'["one"]') if "/data" in all[2] else ask(*all, **more)
+        servers, "ask", lambda *all, **more: (200, b'["one"]') if "/data" in all[2] else ask(*all, **more)
     )
     finding = found(examine(patient), "TensorBoard")
     assert finding.state == "bad" and "1 in" in finding.found

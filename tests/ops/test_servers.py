@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from fmnist.ops.doctor import _service
+from fmnist.ops.servers import service
 from fmnist.run import Run
 from fmnist.serve.guard import Guard
 from fmnist.serve.keeper import Keeper
@@ -39,10 +39,10 @@ def serve() -> Iterator[Serve]:
     with ExitStack() as started:
 
         def start(keeper: Keeper, key: str | None = None) -> int:
-            service = Service(keeper, "fashion-mnist", Guard(None, key))
-            started.callback(service.close)
+            served = Service(keeper, "fashion-mnist", Guard(None, key))
+            started.callback(served.close)
             listening = started.enter_context(socket.create_server(("127.0.0.1", 0)))
-            server = uvicorn.Server(uvicorn.Config(service.app, ws="none", lifespan="off", log_config=None))
+            server = uvicorn.Server(uvicorn.Config(served.app, ws="none", lifespan="off", log_config=None))
             thread = threading.Thread(target=server.run, args=([listening],))
             thread.start()
             started.callback(thread.join)
@@ -55,12 +55,12 @@ def serve() -> Iterator[Serve]:
 
 
 def test_without_a_model_it_is_off(serve: Serve, keeper: Keeper) -> None:
-    assert _service(serve(keeper), needed=True) == ("service", "off", "answers; it has no model yet", "")
+    assert service(serve(keeper), needed=True) == ("service", "off", "answers; it has no model yet", "")
 
 
 def test_the_version_that_answers_is_named(serve: Serve, keeper: Keeper) -> None:
     keeper.look()
-    assert _service(serve(keeper), needed=True) == ("service", "ok", "version model.onnx answers", "")
+    assert service(serve(keeper), needed=True) == ("service", "ok", "version model.onnx answers", "")
 
 
 def test_what_it_complains_of_is_a_warning(serve: Serve, keeper: Keeper, model: Path) -> None:
@@ -68,31 +68,31 @@ def test_what_it_complains_of_is_a_warning(serve: Serve, keeper: Keeper, model: 
     port = serve(keeper)
     model.write_text("no model")
     keeper.look()
-    finding = _service(port, needed=True)
+    finding = service(port, needed=True)
     assert finding.state == "warning" and finding.remedy
     assert finding.found.startswith("version model.onnx answers; ") and "is no ONNX model" in finding.found
     model.unlink()
     keeper.look()
-    finding = _service(port, needed=True)
+    finding = service(port, needed=True)
     assert finding.state == "warning" and finding.remedy
     assert "cannot be read (No such file or directory)" in finding.found
 
 
 def test_one_that_asks_for_a_key_is_well(serve: Serve, keeper: Keeper) -> None:
-    assert _service(serve(keeper, key="k" * 16), needed=True).state == "ok"
+    assert service(serve(keeper, key="k" * 16), needed=True).state == "ok"
 
 
 @pytest.mark.parametrize(("needed", "state"), [(False, "off"), (True, "bad")])
 def test_one_that_is_away_is_bad_on_the_platform_alone(needed: bool, state: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    assert _service(port, needed=needed).state == state
+    assert service(port, needed=needed).state == state
 
 
-def test_another_program_on_its_port_is_no_service() -> None:
+def test_another_program_on_its_port_is_noservice() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as other:
         thread = threading.Thread(target=other.handle_request)
         thread.start()
-        finding = _service(other.server_port, needed=False)
+        finding = service(other.server_port, needed=False)
         thread.join()
     assert (finding.state, finding.found) == ("off", "does not run")

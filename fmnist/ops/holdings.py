@@ -1,0 +1,76 @@
+"""What lies in a workspace: data, records of runs, what killed processes left."""
+
+from pathlib import Path
+
+from fmnist.data import inspect_data
+from fmnist.data.cache import DamagedCacheError
+from fmnist.data.dataset import FASHION_MNIST
+from fmnist.data.sources import WHAT_TO_GIVE
+from fmnist.errors import Failure, UserError, one_line
+from fmnist.files import is_locked, left_scratch
+from fmnist.ops.finding import Finding, complaint
+from fmnist.run import Run, list_runs
+from fmnist.tracking.shipper import is_pending
+from fmnist.tracking.wiring import Destinations
+
+FIX = "fmnist doctor --fix"
+
+
+def data(folder: Path, home: Path, *, may_fetch: bool) -> Finding:
+    """What a training would have, read and compared with its hashes. Nothing is fetched."""
+    try:
+        found = inspect_data(folder, home / "data")
+    except DamagedCacheError as damage:
+        return Finding("data", "warning", f"the cache: {one_line(damage)}", "the next training makes it anew")
+    except UserError as error:
+        return complaint("data", "bad", error)
+    if found is None and may_fetch:
+        return Finding("data", "off", "Fashion-MNIST is not fetched yet; the first training does that")
+    if found is None:
+        told = f"none in {folder}, and FMNIST_DOWNLOAD forbids to fetch them"
+        return Finding("data", "bad", told, f"put there {WHAT_TO_GIVE}")
+    what = "Fashion-MNIST, verified" if found.name == FASHION_MNIST else f"your own ({found.digest[:12]})"
+    sizes = f"{len(found.train) + len(found.validation):,} images to train with, {len(found.test):,} to test"
+    return Finding("data", "ok", f"{what}: {sizes}")
+
+
+def records(home: Path, destinations: Destinations, *, tracked: bool) -> Finding:
+    """Whether MLflow and TensorBoard have what the runs' journals hold."""
+    if not tracked:
+        return Finding("records", "off", "FMNIST_TRACKING is no")
+    try:
+        left = left_behind(home, destinations)
+    except Failure as damage:
+        return complaint("records", "bad", damage)
+    if not (runs := list_runs(home / "runs")):
+        return Finding("records", "off", "no runs yet")
+    if not left:
+        return Finding("records", "ok", f"MLflow and TensorBoard have all of {_counted(len(runs))}")
+    told = f"MLflow or TensorBoard lacks something of {_counted(len(left))}"
+    return Finding("records", "warning", told, f"fmnist sync, or {FIX}")
+
+
+def left_behind(home: Path, destinations: Destinations) -> list[Run]:
+    """The runs whose records are not all sent, and that nobody trains or sends now. Raises Failure for damage."""
+    return [
+        run
+        for run in list_runs(home / "runs")
+        if not run.is_locked
+        and not is_locked(run.folder / "shipping.lock")
+        and is_pending(run, destinations.sinks(run))
+    ]
+
+
+def leftovers(home: Path) -> Finding:
+    if not (found := left_over(home)):
+        return Finding("leftovers", "ok", "none of processes that were killed")
+    return Finding("leftovers", "warning", f"temporary folders of processes that were killed: {len(found)}", FIX)
+
+
+def left_over(home: Path) -> list[Path]:
+    """Temporary folders that nobody works in any more."""
+    return [left for parent in (home, *home.glob("*/")) for left in left_scratch(parent)]
+
+
+def _counted(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
