@@ -47,13 +47,11 @@ def _own_database(uri: str, place: Registry) -> Finding:
 
 def _schema(uri: str) -> tuple[str | None, list[str]]:
     """(the database's revision, all that the installed MLflow knows, newest first). Changes nothing. Raises Failure."""
-    import mlflow
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
 
-    steps = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
     engine = create_engine(uri)
     try:
         with engine.connect() as connection:
@@ -62,6 +60,9 @@ def _schema(uri: str) -> tuple[str | None, list[str]]:
         raise Failure(uri, f"cannot be read ({one_line(error)[:120]})") from error
     finally:
         engine.dispose()
+    import mlflow  # takes seconds: what is no database is told without it
+
+    steps = ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
     return current, [step.revision for step in steps.walk_revisions()]
 
 
