@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 from results import Measurements, arithmetic, keep, measurements
-from serve_limits import OURS, lone, overload, starts
+from serve_limits import OURS, lone, overload, parts, starts
 from serve_report import report
 from servers import Question, answers, find_wrk, load, running
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
@@ -161,12 +161,13 @@ def compare(measured: Measurements, workspace: Workspace, effort: Effort) -> str
                 name = f"{label}, round {number + 1}"
                 found[label].append(measured.get(name, partial(measure, one, asked, effort.seconds)))
         first = measured.get("starts", partial(starts, workspace, model / "model.onnx", asked["raw"], effort.starts))
+    each = measured.get("parts", partial(parts, asked["raw"], effort.rounds, effort.lone_seconds))
     alone = measured.get("lone", partial(lone, asked["raw"], effort.lone_rounds, effort.lone_seconds))
     crowds = {}
     for count in CROWDS:
         ask = partial(overload, asked["JSON"], count, effort.crowd_seconds)
         crowds[count] = measured.get(f"{count} connections", ask)
-    return report(found, first, alone, crowds, effort.seconds)
+    return report(found, first, alone, crowds, each, effort.seconds)
 
 
 def main() -> None:

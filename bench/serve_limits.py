@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ours_serve import BATCHING, PARTS
 from servers import Question, Running, load, running
 
 from fmnist.embedded import mlflow
@@ -15,7 +16,7 @@ from fmnist.ports import Port
 from fmnist.workspace import Workspace
 
 OURS = [sys.executable, "-P", "-m", "fmnist", "serve", "--port", "PORT"]
-BYPASSED = [sys.executable, str(Path(__file__).parent / "ours_serve.py"), "PORT"]
+WITHOUT = [sys.executable, str(Path(__file__).parent / "ours_serve.py"), "PORT"]
 PAUSE = 0.02  # seconds between two questions of the one whose answers are timed while a crowd asks
 SETTLED = 10  # seconds after which memory should grow no more
 
@@ -42,11 +43,26 @@ def starts(workspace: Workspace, model: Path, question: Question, count: int) ->
 def lone(question: Question, rounds: int, seconds: float) -> dict[str, list[float]]:
     """p50 in milliseconds of one connection, with the batcher and without, in turn."""
     found: dict[str, list[float]] = {"batching": [], "bypassed": []}
-    with running(OURS, "/predict", question) as ours, running(BYPASSED, "/predict", question) as direct:
+    with running(OURS, "/predict", question) as ours, running([*WITHOUT, BATCHING], "/predict", question) as direct:
         for _ in range(rounds):
             for name, server in zip(found, (ours, direct), strict=True):
                 asked = load(server.port, "/predict", question, connections=1, seconds=seconds)
                 found[name].append(asked.p50)
+    return found
+
+
+def parts(question: Question, rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Microseconds of processor time that a request costs the server: whole, and with each part left out, in turn."""
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for part in ("", *PARTS):
+            with running([*WITHOUT, part] if part else OURS, "/predict", question) as ours:
+                load(ours.port, "/predict", question, connections=16, seconds=1)
+                before = ours.process.cpu_times()
+                asked = load(ours.port, "/predict", question, connections=16, seconds=seconds)
+                after = ours.process.cpu_times()
+            spent = after.user + after.system - before.user - before.system
+            found.setdefault(part, []).append(spent / (asked.rate * seconds) * 1e6)
     return found
 
 

@@ -18,6 +18,7 @@ def report(
     first: dict[str, list[float]],
     alone: dict[str, list[float]],
     crowds: dict[int, Any],
+    parts: dict[str, list[float]],
     seconds: float,
 ) -> str:
     """`found`: by contender, what each round gave, ours first. Rates are images a second."""
@@ -49,6 +50,8 @@ def report(
             f"{_against(*alone.values())}.",
             "",
             *(_crowd(connections, crowd) for connections, crowd in crowds.items()),
+            "",
+            *_parts(parts),
         ]
     )
 
@@ -99,6 +102,18 @@ def _listed(found: dict[str, list[float]], unit: str, digits: int) -> str:
         for name, values in found.items()
     ]
     return f"{', '.join(parts)}, n = {count} each"
+
+
+def _parts(parts: dict[str, list[float]]) -> list[str]:
+    whole = parts[""]
+    rows = [("the whole", whole), *((f"without {part}", costs) for part, costs in parts.items() if part)]
+    return [
+        "| processor time of the server for a request, raw, 16 connections | microseconds, median (range) |",
+        "|---|---|",
+        *(f"| {name} | {statistics.median(v):.0f} ({min(v):.0f}-{max(v):.0f}) |" for name, v in rows),
+        "",
+        f"n = {len(whole)} each, in turn. *Everything* leaves uvicorn, with an answer of as many bytes.",
+    ]
 
 
 def _crowd(connections: int, crowd: dict[str, Any]) -> str:

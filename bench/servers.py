@@ -140,8 +140,9 @@ def load(port: int, path: str, question: Question, *, connections: int, seconds:
         command += ["-s", str(script), f"http://127.0.0.1:{port}{path}"]
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     counts = {status: int(count) for status, count in re.findall(r"status (\d+) (\d+)", told)}
-    if bad := re.search(r"Non-2xx or 3xx responses: (\d+)", told):
-        counts.setdefault("no 2xx or 3xx", int(bad[1]))
+    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", told)
+    if bad and not counts:
+        counts["no 2xx or 3xx"] = int(bad[1])
     if broken := re.search(r"Socket errors: (.*)", told):
         counts["broken sockets"] = sum(map(int, re.findall(r"\d+", broken[1])))
     rate = re.search(r"Requests/sec:\s+([\d.]+)", told)
