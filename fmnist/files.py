@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 from fmnist.errors import Failure, UserError
 
@@ -23,6 +24,12 @@ def sha256_of(path: Path) -> str:
     """The file's SHA-256, as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_of(address: str) -> Path | None:
+    """Where a file:// address leads, or a path; None for addresses of another kind."""
+    parts = urlparse(address)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") and parts.path else None
 
 
 def sync_folder(folder: Path) -> None:

@@ -23,10 +23,10 @@ from honcho.printer import Printer
 from honcho.process import Process
 
 from fmnist.errors import Failure, one_line
+from fmnist.signals import ENDING
 
 START_SECONDS = 30
 STOP_SECONDS = 10
-STOPPING = (signal.SIGINT, signal.SIGTERM)
 ALARMING = re.compile(r"\b(WARNING|ERROR|CRITICAL|FATAL)\b|^\[[EC] ")  # Jupyter writes [E date …]
 
 
@@ -62,9 +62,9 @@ class _Child(Process):  # type: ignore[misc]
 
     def run(self, events: Any = None, ignore_signals: bool = False) -> None:
         # It is forked with the manager's handlers, which must not run here. No SIG_IGN: servers would inherit it.
-        for number in (*STOPPING, signal.SIGHUP):
+        for number in (*ENDING, signal.SIGHUP):
             signal.signal(number, lambda *_: None)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         super().run(events, ignore_signals)
 
     def _send_message(self, data: Any, type: str = "line") -> None:
@@ -115,7 +115,7 @@ class Supervisor(Manager):  # type: ignore[misc]
 
     def run(self) -> None:
         """Run until SIGINT, SIGTERM or SIGHUP. Raises Failure, with its last words, where a process ends by itself."""
-        before = {number: signal.getsignal(number) for number in (*STOPPING, signal.SIGHUP)}
+        before = {number: signal.getsignal(number) for number in (*ENDING, signal.SIGHUP)}
         if before[signal.SIGHUP] is not signal.SIG_IGN:  # nohup
             signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
         try:
@@ -148,12 +148,12 @@ class Supervisor(Manager):  # type: ignore[misc]
 
     def _start(self) -> None:
         # Signals wait until every process is known by its pid, which the handler needs.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
         try:
             super()._start()
             self._wait_for_pids()
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         threading.Thread(target=self._watch_over, daemon=True).start()
 
     def _wait_for_pids(self) -> None:

@@ -11,10 +11,10 @@ from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 from fmnist.errors import Failure, UserError
-from fmnist.files import make_folder, scratch_folder, sha256_of, sync_folder
+from fmnist.files import file_of, make_folder, scratch_folder, sha256_of, sync_folder
+from fmnist.ops.leftovers import weight
 from fmnist.ops.sets import DATABASE, IN_HOME, NOTEBOOKS, Manifest, pack, verified, write_manifest
 from fmnist.registry import database_file
 from fmnist.run import list_runs
@@ -53,17 +53,11 @@ def back_up(home: Path, uri: str, notebooks: Path | None, place: Path) -> tuple[
 
 def _check_room(home: Path, place: Path) -> None:
     """Raise Failure where the disk cannot hold the set, before it is filled."""
-    needed = RESERVE + sum(_size(home / name) for name in (*IN_HOME, DATABASE))
+    needed = RESERVE + sum(weight(home / name) for name in (*IN_HOME, DATABASE))
     if (free := shutil.disk_usage(place).free) < needed:
         raise Failure(
             place, f"has {free / 1e6:,.0f} MB free, the set needs {needed / 1e6:,.0f}; make room or choose --to"
         )
-
-
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(_size(Path(entry.path)) for entry in os.scandir(path)) if path.is_dir() else 0
 
 
 def _write_set(folder: Path, home: Path, database: Path, notebooks: Path | None, now: datetime) -> None:
@@ -106,12 +100,6 @@ def _check_places(database: Path, home: Path) -> None:
             raise Failure(
                 f"version {number}", f"its files lie in {path}, outside {home}; move the workspace back to its place"
             )
-
-
-def file_of(address: str) -> Path | None:
-    """The path in a file:// address, or that is one; None for other addresses."""
-    parts = urlparse(address)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") and parts.path else None
 
 
 def counts_of(database: Path) -> dict[str, int]:

@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 from fmnist.errors import Failure
+from fmnist.files import file_of
 from fmnist.registry import RUN_ID_TAG, Registry
 
 DELETED = "deleted"
@@ -70,9 +69,9 @@ class Ledger:
         with self.registry.client() as client:
             for address in run.files:
                 self._files_at(address).delete_artifacts()
-                if urlparse(address).scheme in ("", "file"):
+                if place := file_of(address):
                     with suppress(OSError):  # the folder around it, which is not always its own
-                        Path(unquote(urlparse(address).path)).parent.rmdir()
+                        place.parent.rmdir()
             store = _store(client)
             for model in run.models:
                 store._hard_delete_logged_model(model)

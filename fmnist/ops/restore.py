@@ -19,8 +19,8 @@ import psutil
 from packaging.version import Version
 
 from fmnist.errors import Failure, UserError, one_line
-from fmnist.files import make_folder, scratch_folder, sha256_of, sync_folder, write_whole
-from fmnist.ops.backup import counts_of, file_of
+from fmnist.files import file_of, make_folder, scratch_folder, sha256_of, sync_folder, write_whole
+from fmnist.ops.backup import counts_of
 from fmnist.ops.sets import DATABASE, IN_HOME, MANIFEST, Manifest, unpack, verified
 from fmnist.registry import CHAMPION, Registry, database_file
 from fmnist.run import list_runs

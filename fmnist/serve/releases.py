@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
-from urllib.parse import unquote, urlparse
 
 from fmnist.errors import Failure
-from fmnist.files import sha256_of
+from fmnist.files import file_of, sha256_of
 from fmnist.registry import RUN_ID_TAG, is_number, scores_of
 
 PATIENCE = 5
@@ -93,8 +92,8 @@ def kind_of(reference: str) -> Literal["number", "run", "alias"]:
 
 def local_file(folder: str, name: str) -> Path | None:
     """A file in a folder that MLflow names as a path or a file:// address; None where it isn't there."""
-    path = Path(unquote(urlparse(folder).path)) / name
-    return path if path.is_file() else None
+    place = file_of(folder)
+    return place / name if place and (place / name).is_file() else None
 
 
 def gone(name: str, release: Release) -> Failure:

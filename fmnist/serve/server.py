@@ -10,6 +10,7 @@ import uvicorn
 from fmnist.serve.limits import Limits
 from fmnist.serve.logs import log_as_json
 from fmnist.serve.service import Service
+from fmnist.signals import ENDING
 
 IDLE_SECONDS = 75
 """For which a connection that asks nothing is kept."""
@@ -53,7 +54,7 @@ class Server(uvicorn.Server):
 def serve(service: Service, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
     log_as_json()
-    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn's own handlers end it, and then raise the signal again
+    for number in ENDING:  # uvicorn's own handlers end it, and then raise the signal again
         signal.signal(number, lambda *_: sys.exit(0))
     service.keeper.start()
     try:

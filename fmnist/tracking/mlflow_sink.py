@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import numpy as np
 
 from fmnist.errors import Failure
-from fmnist.files import sha256_of
+from fmnist.files import file_of, sha256_of
 from fmnist.registry import CHAMPION, RUN_ID_TAG, make_database  # its import also sets how patient MLflow is
 from fmnist.scores import class_scores
 from fmnist.tracking.journal import Record
@@ -85,9 +84,9 @@ class MlflowSink:
                 "was deleted in MLflow; restore it there, or set MLFLOW_EXPERIMENT_NAME to another",
             )
         location = experiment.artifact_location
-        place = Path(unquote(urlparse(location).path))
+        place = file_of(location)
         elsewhere = location.startswith("file:") and self._artifact_root not in (None, location)
-        if elsewhere and not place.exists():  # MLflow would make it again, where nobody looks
+        if elsewhere and place and not place.exists():  # MLflow would make it again, where nobody looks
             raise Failure(
                 f"experiment {self._experiment_name!r}",
                 f"keeps its files in {place}, which is gone; move the workspace back there, "
