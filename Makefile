@@ -9,7 +9,7 @@ MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRI
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train up serve build start stop status logs reset platform-train wheels doctor gc test test-faults test-platform \
-        fuzz check bench-train bench-profile bench-tracking bench-platform bench-serve keras-fixture constraints
+        fuzz check bench-train bench-accuracy bench-around bench-profile bench-tracking bench-platform bench-serve keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,12 @@ $(PEERS): bench/peers/requirements-keras.txt
 
 bench-train: $(READY) $(PEERS) ## training speed against Keras + TensorFlow, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/train.py $(ARGS)
+
+bench-accuracy: $(READY) $(PEERS) ## time to accuracy beside the original's whole training, into bench/RESULTS.md
+	@$(MALLOC) $(BIN)/python bench/accuracy.py $(ARGS)
+
+bench-around: $(READY) ## what surrounds the training steps: start, data, evaluation, checkpoints, tracking, memory
+	@$(MALLOC) $(BIN)/python bench/around.py
 
 bench-profile: $(READY) ## where a training step's time goes, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/operators.py $(ARGS)

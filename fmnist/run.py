@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
 from fmnist.errors import Failure, UserError, listing
 from fmnist.files import held_lock, is_locked, make_folder, sha256_of, write_whole
-from fmnist.recipe import TrainConfig
+from fmnist.recipe import TrainConfig, from_record
 from fmnist.scores import Scores
 
 LATEST = "latest"
@@ -69,7 +69,7 @@ class About:
 
     created: str
     """ISO 8601, UTC."""
-    config: TrainConfig
+    config: Annotated[TrainConfig, BeforeValidator(from_record)]
     data: AboutData
     device: str
     precision: str

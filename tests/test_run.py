@@ -99,6 +99,16 @@ def test_configuration_is_plain_json(tmp_path: Path) -> None:
     assert values["data"]["digest"] == "d" * 64
 
 
+def test_a_run_from_before_a_field_was_there_has_what_it_was_trained_with(tmp_path: Path) -> None:
+    run = create_run(tmp_path, about())
+    values = json.loads((run.folder / "config.json").read_text())
+    del values["config"]["optimizer"], values["config"]["label_smoothing"]
+    (run.folder / "config.json").write_text(json.dumps(values))
+    config = Run(run.folder).config
+    assert (config.optimizer, config.label_smoothing) == ("adamw", 0)
+    assert config.model_copy(update={"optimizer": "muon"}) != config
+
+
 def hold(folder: Path, held: "multiprocessing.Queue[bool]", leave: "multiprocessing.Queue[bool]") -> None:
     with Run(folder).lock():
         held.put(True)

@@ -17,7 +17,7 @@ from torch.autograd import Function
 
 _INTEGER = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
 CHANNELS_LAST = torch.channels_last
-PART_BYTES = 6_000_000
+PART_BYTES = 3_000_000
 """So much of the first feature maps is worked on at a time: what a processor's last cache holds, with its gradients."""
 
 
@@ -41,10 +41,10 @@ def patches(images: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def taps(kernel: Tensor, bias: Tensor) -> Tensor:
-    """[C, 1, 3, 3] and [C] -> [4, 17, C]: what to multiply `patches` by for each of a pool's four units."""
+    """[C, 1, 3, 3] and [C] -> [4 * C, 17]: what to multiply `patches` by for each of a pool's four units."""
     shifts = [(0, 1, 0, 1), (1, 0, 0, 1), (0, 1, 1, 0), (1, 0, 1, 0)]
     placed = torch.stack([F.pad(kernel[:, 0], shift).flatten(1) for shift in shifts]) / 255
-    return torch.cat([placed, bias.expand(4, -1)[..., None]], 2).transpose(1, 2)
+    return torch.cat([placed, bias.expand(4, -1)[..., None]], 2).flatten(0, 1)
 
 
 def _largest(parts: Tensor | list[Tensor]) -> Tensor:
@@ -69,28 +69,28 @@ def _cut_at_zero(grad: Tensor, output: Tensor) -> Tensor:
 
 
 class _Stem(Function):
-    """Convolution, ReLU, batch normalization, pool, as a product for each of a pool's units.
+    """Convolution, ReLU, batch normalization, pool, as a product that makes all four units of a pool.
 
-    `forward` takes `patches` [17, R], `taps` [4, 17, C] of the same type, the norm's weight and bias [C] and its
+    `forward` takes `patches` [17, R], `taps` [4 * C, 17] of the same type, the norm's weight and bias [C] and its
     epsilon; it gives the pooled output [R, C] and the mean and biased variance [C] of what was normalized, which is
     every unit before the pool. Since a norm keeps the order of what it takes, the pool comes before it, and takes the
     smallest units of a channel whose weight is negative.
 
     The units are computed in parts that a processor's cache holds, and again for the gradients: that costs less than
-    to write them to memory and to read them.
+    to write them to memory and to read them. Within, a channel is a row.
     """
 
     @staticmethod
     def forward(
         ctx: Any, seen: Tensor, taps: Tensor, weight: Tensor, bias: Tensor, epsilon: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        pooled = seen.new_empty(seen.shape[1], taps.shape[2])
-        turned = -(weight < 0).to(_INTEGER[seen.dtype])  # the bits of >= 0, inverted, are in the opposite order
+        pooled = seen.new_empty(len(taps) // 4, seen.shape[1])
+        turned = -(weight < 0).to(_INTEGER[seen.dtype])[:, None]  # inverted bits of >= 0 are in the opposite order
         some_turned, moments = bool(turned.any()), []
         unmoved = torch.zeros_like(weight), torch.zeros_like(weight)  # of their type are the statistics
         for some, out in _parts(seen, bits(pooled)):
             units = _units(some, taps)
-            moments.append((len(out), *torch.batch_norm_update_stats(units.flatten(0, 1), *unmoved, 0.0)))
+            moments.append((out.shape[1], *torch.batch_norm_update_stats(units, *unmoved, 0.0)))
             if some_turned:
                 out.copy_(_largest(bits(units) ^ turned) ^ turned)
             else:
@@ -99,45 +99,52 @@ class _Stem(Function):
         ctx.save_for_backward(seen, taps, pooled, mean, variance, weight)
         ctx.epsilon = epsilon
         ctx.mark_non_differentiable(mean, variance)
-        return F.batch_norm(pooled, mean, variance, weight, bias, eps=epsilon), mean, variance
+        (output,) = F.batch_norm(pooled[None], mean, variance, weight, bias, eps=epsilon)
+        return _transposed(output), mean, variance
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         seen, taps, pooled, mean, variance, weight = ctx.saved_tensors
-        spread = torch.rsqrt(variance + ctx.epsilon)
+        grad, spread = _transposed(grad), torch.rsqrt(variance + ctx.epsilon)
         _, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
-            grad, pooled, weight, None, None, mean, spread, True, ctx.epsilon, [False, True, True]
+            grad[None], pooled[None], weight, None, None, mean, spread, True, ctx.epsilon, [False, True, True]
         )
         # A unit u gets  factor * (its share of grad) + slope * u + level,  where the last two come from its part in
         # the mean and in the variance.
         count, factor = 4 * seen.shape[1], weight * spread
         slope = -factor * spread * to_weight / count
-        level = (-factor * to_bias / count - slope * mean).to(seen.dtype)
-        slope, grad = slope.to(seen.dtype), grad * factor.to(grad.dtype)
-        to_taps = torch.zeros_like(taps, dtype=weight.dtype)
+        level = -factor * to_bias / count - slope * mean
+        slope, level, factor = (values.to(seen.dtype)[:, None] for values in (slope, level, factor))
+        grad, to_taps = grad * factor, torch.zeros_like(taps, dtype=weight.dtype)
         for some, some_grad, best in _parts(seen, grad, pooled):
             units = _units(some, taps)
             shares = torch.empty_like(units)
             _share(bits(some_grad), bits(units), bits(best), bits(shares))
-            for share, unit, to_tap in zip(shares, units, to_taps, strict=True):
-                _cut_at_zero(share.add_(level), unit).addcmul_(unit, slope)
-                to_tap += some @ share
+            _cut_at_zero(shares.add_(level), units).addcmul_(units, slope)
+            to_taps += shares.flatten(0, 1) @ some.t()
         return None, to_taps.to(taps.dtype), to_weight, to_bias, None
 
 
-def _parts(seen: Tensor, *pooled: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """[17, R] and some [R, C] in parts of as many R, so that all four units of a part take PART_BYTES."""
-    size = max(1, PART_BYTES // (4 * pooled[0][0].nbytes))
-    return zip(torch.split(seen, size, 1), *(torch.split(rows, size) for rows in pooled), strict=True)
+def _parts(*columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """`patches` [17, R] and some [C, R] in parts of as many R, so that all four units of a part take PART_BYTES.
+
+    Their rows begin where a vector does: products take three times as long elsewhere.
+    """
+    size = max(1, PART_BYTES // (4 * 64 * columns[1][:, 0].nbytes)) * 64
+    return zip(*(torch.split(rows, size, 1) for rows in columns), strict=True)
 
 
 def _units(seen: Tensor, taps: Tensor) -> Tensor:
-    """[4, R, C]: what a pool chooses from, after the ReLU."""
-    units = seen.new_empty(4, seen.shape[1], taps.shape[2])
-    for tap, out in zip(taps, units, strict=True):
-        torch.mm(seen.t(), tap, out=out)
+    """[4, C, R]: what a pool chooses from, after the ReLU."""
+    units = (taps @ seen).view(4, -1, seen.shape[1])
     bits(units).clamp_min_(0)
     return units
+
+
+def _transposed(x: Tensor) -> Tensor:
+    """[R, C] of [C, R], for a small C or R. PyTorch moves it element by element; to multiply it by 1 is quicker."""
+    small = torch.eye(min(x.shape), dtype=x.dtype)
+    return x.t() @ small if len(small) == len(x) else small @ x.t()
 
 
 def _together(moments: list[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmnist.data.dataset import Split
-from fmnist.engine.optimizer import AdamW
+from fmnist.engine.optimizer import OPTIMIZERS
 from fmnist.errors import Failure, UserError, one_line
 from fmnist.layers import seed_dropout
 from fmnist.models import build_model
@@ -80,7 +80,7 @@ class Engine:
             torch.manual_seed(config.seed)
             model = build_model(config.model, classes, config.dropout)
         self.model: nn.Module = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = AdamW(self.model, config.weight_decay)
+        self.optimizer = OPTIMIZERS[config.optimizer](self.model, config.weight_decay)
         self.step = 0
         self.rate = 0.0
         self._on_device: list[tuple[Split, Tensor, Tensor]] = []
@@ -128,7 +128,7 @@ class Engine:
         """One update. images: uint8 [B, 28, 28]; gives the logits [B, C] and the loss, detached."""
         self.optimizer.zero_grad()
         logits = self._forward(images)
-        loss = F.cross_entropy(logits, labels)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         self.step += 1
         self.optimizer.step(self.step, self.rate)

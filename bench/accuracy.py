@@ -1,0 +1,179 @@
+"""Time to accuracy: whole trainings of ours beside the original's whole training in Keras, in turn.
+
+make bench-accuracy                     3 trainings of the original, some 80 minutes; goes on where it was interrupted
+make bench-accuracy ARGS="--rounds 1"   one of them
+
+A* is what the original's recipe ends with, as it is run here. Ours is `fmnist train` in processes of their own, which
+track as little as the peer; how many epochs it takes was chosen by validation accuracy alone. Nothing is averaged at
+test time.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from results import STORE, arithmetic, keep, machine, measurements
+
+from fmnist import load_data
+from fmnist.plots import LINES, as_png
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PICTURE = ROOT / "docs" / "images" / "time_to_accuracy.png"
+KERAS = [str(HERE / "peers" / ".venv" / "bin" / "python"), str(HERE / "peers" / "keras_original.py")]
+ROUNDS, SEEDS = 3, 10
+LENGTHS = 3, 6, 14, 45
+"""Epochs of the recipe `fast`: a training of each length, with a schedule of its own, is a point of our curve."""
+OFTEN = 6, 14
+"""Lengths that all the seeds train: the one that reaches A*, and the recipe's own."""
+
+
+def sources() -> list[Path]:
+    """What the measurements depend on."""
+    found = [*(ROOT / "fmnist" / "engine").glob("*.py"), *HERE.glob("peers/keras_*.py"), ROOT / "fmnist" / "recipe.py"]
+    return [*found, ROOT / "fmnist" / "layers.py", ROOT / "constraints.txt", HERE / "peers" / "requirements-keras.txt"]
+
+
+def write_arrays() -> str:
+    """A file with all images, in the split that everybody trains on."""
+    data, path = load_data(), STORE / "splits.npz"
+    STORE.mkdir(parents=True, exist_ok=True)
+    splits = {"": data.train, "validation_": data.validation, "test_": data.test}
+    arrays = {f"{name}{part}": getattr(split, part) for name, split in splits.items() for part in ("images", "labels")}
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def original(arrays: str, seed: int) -> dict[str, Any]:
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([*KERAS, arrays, str(seed)], env=quiet, stdout=subprocess.PIPE, text=True, check=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def ours(*arguments: str) -> dict[str, Any]:
+    """What `fmnist train` says of a training in a workspace of its own, the data at hand."""
+    command = [sys.executable, "-m", "fmnist", "train", "--json", *arguments]
+    with tempfile.TemporaryDirectory() as home:
+        (Path(home) / "data").symlink_to(ROOT / "var" / "data")
+        done = subprocess.run(
+            command, env=os.environ | {"FMNIST_HOME": home, "FMNIST_TRACKING": "no"}, stdout=subprocess.PIPE, check=True
+        )
+    said = json.loads(done.stdout)
+    kept = {"seconds": said["seconds"], "epochs": said["epochs"], "rate": said["images_per_second"]}
+    return kept | {"val": said["val"]["accuracy"], "test": said["test"]["accuracy"]}
+
+
+def first_held(curve: list[tuple[float, float]], accuracy: float) -> float | None:
+    """Seconds after which the test accuracy never falls below `accuracy` again, if there is such a time."""
+    below = [index for index, (_, test) in enumerate(curve) if test < accuracy]
+    start = below[-1] + 1 if below else 0
+    return curve[start][0] if start < len(curve) else None
+
+
+def spread(values: list[float], form: str) -> str:
+    return f"{statistics.mean(values):{form}} ({min(values):{form}} to {max(values):{form}}, n = {len(values)})"
+
+
+def report(found: dict[str, list[dict[str, Any]]]) -> str:
+    peers = found["original, Keras"]
+    goal = statistics.mean(peer["test"] for peer in peers)
+    whole = [peer["seconds"] for peer in peers]
+    held = [first_held(peer["curve"], goal) for peer in peers]
+    times = [seconds for seconds in held if seconds]
+    lines = [
+        f"## Time to accuracy ({arithmetic()})",
+        "",
+        f"Whole trainings on the 48,000 images; seconds from the first step to the end, validation included; "
+        f"{machine()}, for all; in turn. {peers[0]['versions']}. `make bench-accuracy`",
+        "",
+        f"A*, the test accuracy with which the original ends: {spread([peer['test'] for peer in peers], '.2%')}.",
+        "",
+        "| | seconds | test accuracy | A* in less time by |",
+        "|---|---|---|---|",
+        f"| the original in Keras, whole | {spread(whole, ',.0f')} | {goal:.2%} | |",
+    ]
+    if times:
+        lines.append(f"| the original in Keras, until it holds A* | {spread(times, ',.0f')} | | |")
+    for label, runs in found.items():
+        if label == "original, Keras":
+            continue
+        seconds, tests = [run["seconds"] for run in runs], [run["test"] for run in runs]
+        by = f"{statistics.mean(whole) / statistics.mean(seconds):.1f}"
+        by += f", until held {statistics.mean(times) / statistics.mean(seconds):.1f}" if times else ""
+        reached = by if statistics.mean(tests) >= goal else "not reached"
+        lines.append(f"| {label} | {spread(seconds, ',.1f')} | {spread(tests, '.2%')} | {reached} |")
+    return "\n".join(lines)
+
+
+def measure(rounds: int, fresh: bool) -> dict[str, list[dict[str, Any]]]:
+    """Label -> what each training came to. A round is one training of the original and its share of ours."""
+    arrays, measured = write_arrays(), measurements("accuracy", sources(), fresh)
+    found: dict[str, list[dict[str, Any]]] = {}
+
+    def add(label: str, seed: int, call: Callable[[], dict[str, Any]]) -> None:
+        found.setdefault(label, []).append(measured.get(f"{label}, seed {seed}", call))
+
+    for number in range(rounds):
+        add("original, Keras", number, partial(original, arrays, number))
+        add("original, our engine", number, partial(ours, "--recipe", "original", "--seed", str(number)))
+        for epochs in LENGTHS:
+            seeds = range(number, SEEDS, ROUNDS) if epochs in OFTEN else [number]
+            for seed in seeds:
+                add(f"fast, {epochs} epochs", seed, partial(ours, "--epochs", str(epochs), "--seed", str(seed)))
+    return found
+
+
+def draw(found: dict[str, list[dict[str, Any]]]) -> None:
+    """Test accuracy against seconds: each of the original's trainings a line, each length of ours a point."""
+    figure = Figure(figsize=(10, 4.2), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    peers = found["original, Keras"]
+    for peer in peers:
+        seconds, tests = zip(*peer["curve"], strict=True)
+        axes.plot(seconds, [100 * test for test in tests], color=LINES[1], alpha=0.7, linewidth=1)
+    axes.plot([], [], color=LINES[1], label="the original in Keras, epoch by epoch")
+    own = {label: runs for label, runs in found.items() if label.startswith("fast")}
+    middle = [(statistics.mean(r["seconds"] for r in runs), runs) for runs in own.values()]
+    for seconds, runs in middle:
+        axes.plot(
+            [seconds] * len(runs), [100 * run["test"] for run in runs], "o", color=LINES[0], markersize=4, alpha=0.5
+        )
+    means = sorted((seconds, 100 * statistics.mean(run["test"] for run in runs)) for seconds, runs in middle)
+    axes.plot(*zip(*means, strict=True), color=LINES[0], linewidth=2, label="fmnist, trainings of several lengths")
+    goal = 100 * statistics.mean(peer["test"] for peer in peers)
+    axes.axhline(goal, color="black", linewidth=0.8, linestyle=":")
+    axes.text(axes.get_xlim()[1], goal, "A*", va="center", fontsize=12)
+    axes.set_xscale("log")
+    axes.set_ylim(88, 94)
+    axes.set_xlabel("seconds of training", fontsize=13)
+    axes.set_ylabel("test accuracy, %", fontsize=13)
+    axes.set_title(f"The original's CNN, {os.cpu_count()} cores, {arithmetic()}", fontsize=15)
+    axes.legend(loc="lower right", frameon=False, fontsize=12)
+    axes.spines[["top", "right"]].set_visible(False)
+    PICTURE.write_bytes(as_png(figure))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="trainings of the original")
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
+    arguments = parser.parse_args()
+    found = measure(arguments.rounds, arguments.fresh)
+    text = report(found)
+    print(text)
+    keep(f"<!-- accuracy, {arithmetic()} -->", text)
+    draw(found)
+
+
+if __name__ == "__main__":
+    main()
