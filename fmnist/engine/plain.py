@@ -125,14 +125,14 @@ class Engine:
             yield np.random.default_rng(seed)
 
     def _train_step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """One update. images: uint8 [B, 28, 28]; gives the logits [B, C] and the loss, detached."""
+        """One update. images: uint8 [B, 28, 28]; gives the logits [B, C] and the loss of the labels as they are."""
         self.optimizer.zero_grad()
         logits = self._forward(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         self.step += 1
         self.optimizer.step(self.step, self.rate)
-        return logits.detach(), loss.detach()
+        return logits.detach(), F.cross_entropy(logits.detach(), labels)
 
     def _forward(self, images: Tensor) -> Tensor:
         x = images.unsqueeze(1).float() / 255

@@ -24,7 +24,14 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_it_overfits_64_images(dataset: Dataset, model: str) -> None:
     few = Split(dataset.train.images[::5], dataset.train.labels[::5])
     config = TrainConfig(
-        model=model, epochs=25, batch_size=32, learning_rate=1e-2, dropout=0, flip=False, precision="fp32"
+        model=model,
+        epochs=25,
+        batch_size=32,
+        learning_rate=1e-2,
+        dropout=0,
+        flip=False,
+        label_smoothing=0,
+        precision="fp32",
     )
     engine = Engine(config, 10, "cpu")
     losses = [engine.train_epoch(few, epoch + 1).loss for epoch in range(config.epochs)]
@@ -33,13 +40,25 @@ def test_it_overfits_64_images(dataset: Dataset, model: str) -> None:
 
 
 def test_it_learns_what_it_has_not_seen(dataset: Dataset) -> None:
-    engine = Engine(SMALL.model_copy(update={"epochs": 15}), 10, "cpu")
+    engine = Engine(SMALL.model_copy(update={"epochs": 24}), 10, "cpu")
     before = engine.evaluate(dataset.validation)
-    for epoch in range(1, 16):
+    for epoch in range(1, 25):
         engine.train_epoch(dataset.train, epoch)
     after = engine.evaluate(dataset.validation)
     assert before.scores.accuracy < 0.3 < 0.5 < after.scores.accuracy
     assert after.confusion.sum() == len(dataset.validation)
+
+
+def test_smoothed_labels_are_what_is_trained_on_and_the_loss_is_of_the_labels_as_they_are(dataset: Dataset) -> None:
+    engine = Engine(SMALL.model_copy(update={"label_smoothing": 0.2}), 10, "cpu")
+    engine.model.train()
+    images, labels = torch.tensor(dataset.train.images[:64]), torch.tensor(dataset.train.labels[:64])
+    logits, loss = engine._train_step(images, labels)
+    spread = 0.8 * torch.eye(10)[labels] + 0.2 / 10
+    bias = list(engine.model.parameters())[-1]
+    assert bias.grad is not None
+    torch.testing.assert_close(bias.grad, (logits.softmax(1) - spread).mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(loss, -logits.log_softmax(1)[range(64), labels].mean())
 
 
 def fed(config: TrainConfig, data: Split, epoch: int, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:

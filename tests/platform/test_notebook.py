@@ -16,6 +16,7 @@ from nbclient import NotebookClient
 import fmnist
 from fmnist.data.dataset import FASHION_MNIST
 from fmnist.errors import Failure
+from fmnist.recipe import TrainConfig
 from fmnist.run import Run
 from fmnist.workspace import Workspace, open_workspace
 
@@ -81,7 +82,7 @@ def test_the_notebook_runs_from_top_to_bottom(workspace: Workspace) -> None:
     client(notebook, NOTEBOOK.parent).execute()
 
     runs = workspace.runs()
-    assert [run.config.epochs for run in runs] == [14, 3]
+    assert [run.config.epochs for run in runs] == [TrainConfig().epochs, 3]
     result = runs[0].result
     assert result is not None
     assert result.test.accuracy >= 0.919
@@ -90,7 +91,7 @@ def test_the_notebook_runs_from_top_to_bottom(workspace: Workspace) -> None:
 
     cells = {cell.source.splitlines()[-1]: cell for cell in notebook.cells if cell.cell_type == "code"}
     assert len(shown(cells["run"], "image/png")) == 1  # the live plot, drawn anew and not again
-    assert "14/14" in shown(cells["run"], "text/plain")[1]
+    assert "{0}/{0}".format(TrainConfig().epochs) in shown(cells["run"], "text/plain")[1]
     pictures = [name.partition("(")[0] for name, cell in cells.items() if shown(cell, "image/png")]
     expected = ["samples_picture", "run", "confusion_picture", "mistakes_picture", "short", "curves_picture"]
     assert pictures == expected

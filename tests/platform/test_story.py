@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from fmnist.recipe import TrainConfig
+
 SCORES = ("loss", "accuracy", "precision", "recall", "f1")
 BY_EPOCH = [*(f"val_{score}" for score in SCORES), "train_loss", "train_accuracy", "learning_rate"]
-EPOCHS = list(range(1, 15))  # of the recipe `fast`
+EPOCHS = list(range(1, TrainConfig().epochs + 1))
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -27,7 +29,7 @@ def test_its_run_is_whole_in_mlflow(platform: Any, story: str) -> None:
     for score in BY_EPOCH:
         assert platform.steps(story, score) == (EPOCHS, EPOCHS), score
     for score in SCORES:
-        assert platform.steps(story, f"test_{score}") == ([14], [14])
+        assert platform.steps(story, f"test_{score}") == (EPOCHS[-1:], EPOCHS[-1:])
     there = platform.mlflow_get("artifacts/list", run_id=run["info"]["run_id"], path="confusion_matrix/validation")
     names = {file["path"].rpartition("/")[2] for file in there["files"]}
     assert names == {f"epoch_{epoch:03}.{kind}" for epoch in EPOCHS for kind in ("png", "json")}
@@ -59,7 +61,7 @@ def test_its_rows_are_in_postgres(platform: Any, story: str) -> None:
     run = platform.tracked(story)["info"]["run_id"]
     rows = sql(platform, f"SELECT key, count(DISTINCT step) FROM metrics WHERE run_uuid = '{run}' GROUP BY key")
     counts = {key: int(count) for key, count in rows}
-    assert [counts[score] for score in BY_EPOCH] == [14] * len(BY_EPOCH)
+    assert [counts[score] for score in BY_EPOCH] == [len(EPOCHS)] * len(BY_EPOCH)
     ((superuser,),) = sql(platform, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
     assert superuser == "f"
 
