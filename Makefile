@@ -8,8 +8,9 @@ READY := .venv/.ready
 MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train up serve build start stop status logs reset platform-train wheels doctor gc test test-faults test-platform \
-        fuzz check bench-train bench-accuracy bench-around bench-profile bench-tracking bench-platform bench-serve keras-fixture constraints
+.PHONY: help setup train up serve build start stop status logs reset platform-train backup restore wheels doctor gc \
+        test test-faults test-platform fuzz check bench-train bench-accuracy bench-around \
+        bench-profile bench-tracking bench-platform bench-serve keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +53,12 @@ reset: ## delete the platform's data, after asking
 
 platform-train: ## train in the platform's notebook container, e.g. make platform-train ARGS="--epochs 3"
 	@$(PYTHON) platform/verbs.py train $(ARGS)
+
+backup: ## one verified set of all that the platform has recorded, into var/backups; a training may go on
+	@$(PYTHON) platform/verbs.py backup $(ARGS)
+
+restore: ## put a set in the place of what the platform has recorded, which is kept: make restore FROM=var/backups/…
+	@$(PYTHON) platform/verbs.py restore $(if $(FROM),--from '$(FROM)') $(ARGS)
 
 doctor: $(READY) ## look at everything that this checkout depends on, and say what to do about what is wrong
 	@$(BIN)/fmnist doctor $(ARGS)

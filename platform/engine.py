@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Iterable, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_ENGINE, OLDEST_COMPOSE = (24, 0), (2, 20)
@@ -14,6 +16,13 @@ OLDEST_ENGINE, OLDEST_COMPOSE = (24, 0), (2, 20)
 
 class Trouble(Exception):
     """What ends a verb: one line."""
+
+
+class Options(argparse.ArgumentParser):
+    """What a verb takes; anything else is a Trouble."""
+
+    def error(self, message: str) -> NoReturn:
+        raise Trouble(f"{self.prog}: {message}; {self.format_usage().strip()}")
 
 
 def docker(*arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -25,6 +34,30 @@ def docker(*arguments: str, check: bool = True, **options: Any) -> subprocess.Co
         said = [line for line in (done.stderr or "").strip().splitlines() if line]
         raise Trouble(said[-1] if said else f"docker {' '.join(arguments[:2])}: ended with {done.returncode}")
     return done
+
+
+def stream(write: Callable[[bytes], Any], *arguments: str, accepted: Iterable[int] = (0,)) -> None:
+    """Hand on what a command of Docker's prints, as it comes. Raises Trouble unless it ends with what is accepted."""
+    with tempfile.TemporaryFile() as said:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": said}
+        process = subprocess.Popen(["docker", *arguments], cwd=ROOT, **pipes)
+        try:
+            for piece in iter(lambda: process.stdout.read(1 << 20), b""):
+                write(piece)
+        except BaseException:
+            process.terminate()
+            raise
+        finally:
+            code = process.wait()
+        said.seek(0)
+        lines = said.read().decode(errors="replace").strip().splitlines()
+    if code not in accepted:
+        raise Trouble(lines[-1] if lines else f"docker {' '.join(arguments[:2])}: ended with {code}")
+
+
+def one_off(service: str, *command: str) -> list[str]:
+    """Arguments of compose that run a command in a container as the service's is, which is gone afterwards."""
+    return ["run", "--rm", "--no-deps", "--no-TTY", "--entrypoint", command[0], service, *command[1:]]
 
 
 def compose(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -62,6 +95,20 @@ def settings() -> dict[str, str]:
 
 def project() -> str:
     return settings().get("PLATFORM_NAME") or "fmnist"
+
+
+def image_of(service: str) -> str:
+    """The id of the image that the service's container was made of; of the one that the next would be, without any."""
+    made = [container["ID"] for container in containers() if container["Service"] == service]
+    told = docker("inspect", "--format", "{{.Image}}", *made[:1], capture_output=True) if made else None
+    if told is None and (told := _image(service)).returncode:
+        compose("build", service)
+        told = _image(service)
+    return told.stdout.strip()
+
+
+def _image(service: str) -> subprocess.CompletedProcess[str]:
+    return docker("image", "inspect", "--format", "{{.Id}}", f"{project()}/{service}", check=False, capture_output=True)
 
 
 def containers() -> list[dict[str, Any]]:

@@ -6,93 +6,17 @@ They need Docker and the system's Python, 3.8 or newer, and nothing else.
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import re
-import secrets
 import shutil
 import sys
 from pathlib import Path
 
-from engine import ROOT, Trouble, check_engine, compose, containers, docker, project, settings
-from ports import Wanted, number_problem, taken_problem
-
-SERVICES = {  # whose pages a browser opens: name, setting, default
-    "notebook": ("JupyterLab", "FMNIST_NOTEBOOK_PORT", "8888"),
-    "tensorboard": ("TensorBoard", "FMNIST_TENSORBOARD_PORT", "6006"),
-    "mlflow": ("MLflow", "FMNIST_MLFLOW_PORT", "5000"),
-    "api": ("Service", "FMNIST_SERVICE_PORT", "8000"),
-}
-WRITTEN = ("var/data", "var/home", "var/models", "var/runs", "var/tensorboard", "notebooks")
-"""What the notebook writes to."""
-GENERATED = ("postgres_password", "mlflow_database_password", "jupyter_token")
-
-
-def prepare() -> None:
-    """Make what a first start needs: .env, secrets, folders. What is there stays as it is."""
-    if not (ROOT / ".env").exists():
-        _write(ROOT / ".env", _first_settings(), 0o644)
-    _make_secrets()
-    owner = settings()
-    for name in (*WRITTEN, "data"):
-        (ROOT / name).mkdir(parents=True, exist_ok=True)
-    if os.geteuid() == 0 and owner.get("PLATFORM_UID", "").isdigit():  # the notebook runs as somebody else
-        for name in WRITTEN:
-            for path in [ROOT / name, *(ROOT / name).rglob("*")]:
-                os.chown(path, int(owner["PLATFORM_UID"]), int(owner["PLATFORM_GID"]), follow_symlinks=False)
-
-
-def _first_settings() -> str:
-    uid, gid = (os.getuid(), os.getgid()) if os.getuid() else (1000, 1000)
-    text = (ROOT / ".env.example").read_text()
-    user = os.environ.get("SUDO_USER") or getpass.getuser()
-    for name, value in {"PLATFORM_UID": uid, "PLATFORM_GID": gid, "PLATFORM_USER": user}.items():
-        text = text.replace(f"\n{name}=\n", f"\n{name}={value}\n")
-    return text
-
-
-def _make_secrets() -> None:
-    folder = ROOT / "secrets"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    folder.chmod(0o700)
-    keys = f"[default]\naws_access_key_id = {secrets.token_hex(10)}\naws_secret_access_key = {secrets.token_hex(20)}\n"
-    made = {**{name: secrets.token_urlsafe(24) for name in GENERATED}, "s3_credentials": keys, "api_key": ""}
-    missing = [name for name in made if not (folder / name).exists()]
-    if "mlflow_database_password" in missing and _has_database():
-        raise Trouble(
-            "secrets/mlflow_database_password: is gone, and the database was made with it; "
-            "restore it, or delete the database with make reset"
-        )
-    for name in missing:  # containers read them as other users: the folder is what keeps people out
-        _write(folder / name, made[name], 0o644)
-
-
-def _has_database() -> bool:
-    return docker("volume", "inspect", f"{project()}_database", check=False, capture_output=True).returncode == 0
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    part.chmod(mode)
-    part.replace(path)
-
-
-def check_own_ports() -> None:
-    """Raise Trouble for a port that cannot be one, or that somebody else holds."""
-    values = settings()
-    wanted = {
-        service: Wanted(variable, name, values.get(variable) or default)
-        for service, (name, variable, default) in SERVICES.items()
-    }
-    problem = number_problem(wanted.values())
-    if not problem:
-        running = {container["Service"] for container in containers() if container["State"] == "running"}
-        others = [port for service, port in wanted.items() if service not in running]
-        problem = taken_problem(values.get("FMNIST_HOST") or "127.0.0.1", others)
-    if problem:
-        raise Trouble(problem)
+from engine import ROOT, Trouble, check_engine, compose, containers, docker
+from keeping import backup
+from restoring import restore
+from starting import GENERATED, bring_up, check_started, prepare, show_pages
+from turns import check_nothing_cut_off
 
 
 def build(arguments: list[str]) -> None:
@@ -105,43 +29,13 @@ def build(arguments: list[str]) -> None:
 def start(arguments: list[str]) -> None:
     """Start everything, wait until all is healthy, and say where it is."""
     check_engine()
-    prepare()
-    check_own_ports()
-    done = compose("up", "--detach", "--wait", "--wait-timeout", "180", *arguments, check=False)
-    if done.returncode:
-        for container in containers():
-            if container["State"] != "running" or container.get("Health") not in ("healthy", ""):
-                print(f"\n{container['Service']} ({container['Status']}):", file=sys.stderr)
-                compose("logs", "--no-log-prefix", "--tail", "8", container["Service"], check=False, stdout=sys.stderr)
-        raise Trouble("the platform: did not get healthy, see above; make logs shows all, docs/platform.md helps")
-    show_pages()
-    if not (settings().get("FMNIST_HOST") or "127.").startswith("127."):
-        keyless = "" if (ROOT / "secrets" / "api_key").read_text().strip() else ", and the service for no key"
-        print(f"\nMLflow and TensorBoard ask for no password{keyless}: whoever reaches this address can use them")
-
-
-def show_pages() -> None:
-    values = settings()
-    host = values.get("FMNIST_HOST") or "127.0.0.1"
-    host = "localhost" if host in ("127.0.0.1", "0.0.0.0") else host
-    print()
-    for service, (name, variable, default) in SERVICES.items():
-        page = ""
-        if service == "notebook":
-            page = f"/lab/tree/fashion_mnist.ipynb?token={(ROOT / 'secrets' / 'jupyter_token').read_text().strip()}"
-        print(f"  {name:12} http://{host}:{values.get(variable) or default}{page}")
-    print("\nmake stop stops it, and keeps everything")
-
-
-def _check_started() -> None:
-    check_engine()
-    if not (ROOT / ".env").exists():
-        raise Trouble("the platform: was never started here; make start")
+    check_nothing_cut_off()
+    bring_up(arguments)
 
 
 def status(arguments: list[str]) -> None:
     """What runs, how it is, and where it is to be found."""
-    _check_started()
+    check_started()
     listed = containers()
     for container in listed:
         print(f"  {container['Service']:12} {container['Status']}")
@@ -153,19 +47,19 @@ def status(arguments: list[str]) -> None:
 
 def stop(arguments: list[str]) -> None:
     """Stop everything; nothing is lost."""
-    _check_started()
+    check_started()
     compose("stop", *arguments)
 
 
 def logs(arguments: list[str]) -> None:
     """What the services say, and go on saying."""
-    _check_started()
+    check_started()
     compose("logs", "--tail", "100", *(arguments or ["--follow"]), check=False)
 
 
 def train(arguments: list[str]) -> None:
     """`fmnist train` in the notebook's container: its own exit code."""
-    _check_started()
+    check_started()
     if not any(container["Service"] == "notebook" and container["State"] == "running" for container in containers()):
         raise Trouble("the platform: does not run; make start")
     terminal = [] if sys.stdin.isatty() and sys.stdout.isatty() else ["--no-TTY"]
@@ -200,7 +94,7 @@ def _build_needs() -> list[str]:
 
 def reset(arguments: list[str]) -> None:
     """Delete database, artifacts and generated secrets, after asking."""
-    _check_started()
+    check_started()
     print(
         "This deletes all that MLflow knows of runs, all models and artifacts it keeps on this machine, and passwords"
     )
@@ -213,7 +107,9 @@ def reset(arguments: list[str]) -> None:
         (ROOT / "secrets" / name).unlink(missing_ok=True)
 
 
-VERBS = {verb.__name__: verb for verb in (build, start, stop, status, logs, reset, train, wheels)}
+VERBS = {
+    verb.__name__: verb for verb in (build, start, stop, status, logs, reset, train, wheels, backup, restore)
+}
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 PLATFORM = Path(__file__).parents[1] / "platform"
+SCRIPTS = sorted(file.stem for file in PLATFORM.glob("*.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +20,7 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> None:
     """They find each other as scripts of one folder do; and no Docker is asked."""
     monkeypatch.syspath_prepend(PLATFORM)
     monkeypatch.setenv("PATH", "")
-    for name in ("engine", "ports", "verbs"):
+    for name in SCRIPTS:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
@@ -75,28 +76,28 @@ def test_without_docker_it_says_what_to_install() -> None:
 
 
 def test_the_first_settings_name_who_starts_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    verbs = load("verbs")
+    starting = load("starting")
     monkeypatch.setattr(os, "getuid", lambda: 1234)
     monkeypatch.setattr(os, "getgid", lambda: 567)
     monkeypatch.setenv("SUDO_USER", "ada")
-    told = verbs._first_settings()
+    told = starting._first_settings()
     assert "\nPLATFORM_UID=1234\nPLATFORM_GID=567\nPLATFORM_USER=ada\n" in told
     monkeypatch.setattr(os, "getuid", lambda: 0)
-    assert "\nPLATFORM_UID=1000\nPLATFORM_GID=1000\n" in verbs._first_settings()
+    assert "\nPLATFORM_UID=1000\nPLATFORM_GID=1000\n" in starting._first_settings()
 
 
 def test_no_key_is_asked_for_until_somebody_writes_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    verbs = load("verbs")
-    monkeypatch.setattr(verbs, "ROOT", tmp_path)
+    starting = load("starting")
+    monkeypatch.setattr(starting, "ROOT", tmp_path)
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "mlflow_database_password").touch()  # or Docker is asked for a database
-    verbs._make_secrets()
+    starting._make_secrets()
     key = tmp_path / "secrets" / "api_key"
     assert key.read_text() == ""
     key.write_text("a key of one's own")
-    verbs._make_secrets()
+    starting._make_secrets()
     assert key.read_text() == "a key of one's own"
-    assert "api_key" not in verbs.GENERATED  # which a reset deletes
+    assert "api_key" not in starting.GENERATED  # which a reset deletes
 
 
 def test_every_setting_of_compose_is_explained() -> None:
@@ -116,13 +117,13 @@ def test_images_install_pinned_packages_only() -> None:
 
 def test_every_page_has_a_published_port_and_a_service_of_compose() -> None:
     composed = (PLATFORM.parent / "compose.yaml").read_text()
-    for service, (_, variable, default) in load("verbs").SERVICES.items():
+    for service, (_, variable, default) in load("starting").SERVICES.items():
         assert f"\n  {service}:" in composed
         assert f'ports: ["${{FMNIST_HOST:-127.0.0.1}}:${{{variable}:-{default}}}:' in composed
 
 
 def test_they_use_nothing_that_python_3_8_lacks() -> None:
-    for name in ("engine", "ports", "verbs"):
+    for name in SCRIPTS:
         source = (PLATFORM / f"{name}.py").read_text()
         ast.parse(source, feature_version=(3, 8))
         assert not re.search(

@@ -35,6 +35,10 @@ def restore(chosen: Path, home: Path, model_name: str) -> tuple[Manifest, Path |
     Raises UserError or Failure, and then has changed nothing. Notebooks are not touched: they stay in the set.
     """
     manifest = verified(chosen)
+    if manifest.platform:
+        raise UserError(
+            chosen, f"is a set of the platform, with Postgres; put it back there: make restore FROM={chosen}"
+        )
     _check_newer(manifest)
     check_unused(home)
     with scratch_folder(home) as scratch:

@@ -3,6 +3,8 @@
 <set>/manifest.json   when, of what, by which versions; each file's size and SHA-256; how much of everything there is
       mlflow.db       MLflow's database, where it is SQLite
       runs.tar, artifacts.tar, tensorboard.tar, notebooks.tar
+
+The platform's sets have the same form (`platform/sets.py`), with Postgres's dump as their database.
 """
 
 import hashlib
@@ -41,6 +43,8 @@ class Manifest:
     files: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Name -> (bytes, SHA-256)."""
     form: int = FORM
+    platform: dict[str, str | int] | None = None
+    """What only the platform's own restore needs to know of a set of its own."""
 
     @property
     def size(self) -> int:

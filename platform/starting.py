@@ -1,0 +1,125 @@
+"""What a start needs and does: .env, secrets, folders and ports; containers up and healthy; where they are."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from engine import ROOT, Trouble, check_engine, compose, containers, docker, project, settings
+from ports import Wanted, number_problem, taken_problem
+
+SERVICES = {  # whose pages a browser opens: name, setting, default
+    "notebook": ("JupyterLab", "FMNIST_NOTEBOOK_PORT", "8888"),
+    "tensorboard": ("TensorBoard", "FMNIST_TENSORBOARD_PORT", "6006"),
+    "mlflow": ("MLflow", "FMNIST_MLFLOW_PORT", "5000"),
+    "api": ("Service", "FMNIST_SERVICE_PORT", "8000"),
+}
+WRITTEN = ("var/data", "var/home", "var/models", "var/runs", "var/tensorboard", "notebooks")
+"""What the notebook writes to."""
+GENERATED = ("postgres_password", "mlflow_database_password", "jupyter_token")
+
+
+def prepare() -> None:
+    """Make what a first start needs: .env, secrets, folders. What is there stays as it is."""
+    if not (ROOT / ".env").exists():
+        _write(ROOT / ".env", _first_settings(), 0o644)
+    _make_secrets()
+    owner = settings()
+    for name in (*WRITTEN, "data"):
+        (ROOT / name).mkdir(parents=True, exist_ok=True)
+    if os.geteuid() == 0 and owner.get("PLATFORM_UID", "").isdigit():  # the notebook runs as somebody else
+        for name in WRITTEN:
+            for path in [ROOT / name, *(ROOT / name).rglob("*")]:
+                os.chown(path, int(owner["PLATFORM_UID"]), int(owner["PLATFORM_GID"]), follow_symlinks=False)
+
+
+def _first_settings() -> str:
+    uid, gid = (os.getuid(), os.getgid()) if os.getuid() else (1000, 1000)
+    text = (ROOT / ".env.example").read_text()
+    user = os.environ.get("SUDO_USER") or getpass.getuser()
+    for name, value in {"PLATFORM_UID": uid, "PLATFORM_GID": gid, "PLATFORM_USER": user}.items():
+        text = text.replace(f"\n{name}=\n", f"\n{name}={value}\n")
+    return text
+
+
+def _make_secrets() -> None:
+    folder = ROOT / "secrets"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
+    keys = f"[default]\naws_access_key_id = {secrets.token_hex(10)}\naws_secret_access_key = {secrets.token_hex(20)}\n"
+    made = {**{name: secrets.token_urlsafe(24) for name in GENERATED}, "s3_credentials": keys, "api_key": ""}
+    missing = [name for name in made if not (folder / name).exists()]
+    if "mlflow_database_password" in missing and _has_database():
+        raise Trouble(
+            "secrets/mlflow_database_password: is gone, and the database was made with it; "
+            "restore it, or delete the database with make reset"
+        )
+    for name in missing:  # containers read them as other users: the folder is what keeps people out
+        _write(folder / name, made[name], 0o644)
+
+
+def _has_database() -> bool:
+    return docker("volume", "inspect", f"{project()}_database", check=False, capture_output=True).returncode == 0
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    """Whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    part.chmod(mode)
+    part.replace(path)
+
+
+def check_own_ports() -> None:
+    """Raise Trouble for a port that cannot be one, or that somebody else holds."""
+    values = settings()
+    wanted = {
+        service: Wanted(variable, name, values.get(variable) or default)
+        for service, (name, variable, default) in SERVICES.items()
+    }
+    problem = number_problem(wanted.values())
+    if not problem:
+        running = {container["Service"] for container in containers() if container["State"] == "running"}
+        others = [port for service, port in wanted.items() if service not in running]
+        problem = taken_problem(values.get("FMNIST_HOST") or "127.0.0.1", others)
+    if problem:
+        raise Trouble(problem)
+
+
+def bring_up(arguments: list[str]) -> None:
+    """Start everything, wait until all is healthy, and say where it is. Raises Trouble."""
+    prepare()
+    check_own_ports()
+    done = compose("up", "--detach", "--wait", "--wait-timeout", "180", *arguments, check=False)
+    if done.returncode:
+        for container in containers():
+            if container["State"] != "running" or container.get("Health") not in ("healthy", ""):
+                print(f"\n{container['Service']} ({container['Status']}):", file=sys.stderr)
+                compose("logs", "--no-log-prefix", "--tail", "8", container["Service"], check=False, stdout=sys.stderr)
+        raise Trouble("the platform: did not get healthy, see above; make logs shows all, docs/platform.md helps")
+    show_pages()
+    if not (settings().get("FMNIST_HOST") or "127.").startswith("127."):
+        keyless = "" if (ROOT / "secrets" / "api_key").read_text().strip() else ", and the service for no key"
+        print(f"\nMLflow and TensorBoard ask for no password{keyless}: whoever reaches this address can use them")
+
+
+def show_pages() -> None:
+    values = settings()
+    host = values.get("FMNIST_HOST") or "127.0.0.1"
+    host = "localhost" if host in ("127.0.0.1", "0.0.0.0") else host
+    print()
+    for service, (name, variable, default) in SERVICES.items():
+        page = ""
+        if service == "notebook":
+            page = f"/lab/tree/fashion_mnist.ipynb?token={(ROOT / 'secrets' / 'jupyter_token').read_text().strip()}"
+        print(f"  {name:12} http://{host}:{values.get(variable) or default}{page}")
+    print("\nmake stop stops it, and keeps everything")
+
+
+def check_started() -> None:
+    check_engine()
+    if not (ROOT / ".env").exists():
+        raise Trouble("the platform: was never started here; make start")

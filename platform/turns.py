@@ -1,0 +1,132 @@
+"""What a restore or an upgrade has made ready takes its place; or what was there takes it again.
+
+Both are renames: databases, folders, files in the artifacts' volume. The plan on disk tells of what and in which
+direction, so that whatever cuts it off, the next `make restore` or `make upgrade` brings it to an end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Callable
+
+import artifacts
+import database
+from engine import ROOT, Trouble, compose, containers, docker
+from sets import FOLDERS, sync, write_whole
+from starting import bring_up
+
+PLAN = ROOT / "var" / "turn.json"
+
+
+def new_plan(verb: str, time: str, **parts: Any) -> dict[str, Any]:
+    """`time` names what is kept. `parts`: store (of artifacts), folders (names), images (name -> id), counts."""
+    empty: dict[str, Any] = {"store": None, "folders": [], "images": {}, "counts": {}}
+    return {"verb": verb, "time": time, "forward": False, **empty, **parts}
+
+
+def pending(verb: str | None = None) -> dict[str, Any] | None:
+    """The plan that was cut off. Raises Trouble if it is another verb's."""
+    if not PLAN.exists():
+        return None
+    plan = json.loads(PLAN.read_text())
+    if plan["verb"] != verb:
+        told = "was cut off here; call it again: it goes on, or puts back what was there"
+        raise Trouble(f"make {plan['verb']}: {told}")
+    return dict(plan)
+
+
+def check_nothing_cut_off() -> None:
+    pending()
+
+
+def carry_out(plan: dict[str, Any], check: Callable[[], None]) -> None:
+    """Have everything take its place, start, and `check`; where any of it fails, all is put back. Raises Trouble."""
+    try:
+        place({**plan, "forward": True})
+        bring_up([])
+        check()
+    except (Trouble, OSError, KeyboardInterrupt) as error:
+        undo(plan, error)
+
+
+def undo(plan: dict[str, Any], reason: BaseException) -> None:
+    """All as it was before, and running. Always raises Trouble."""
+    told = str(reason) or "interrupted"
+    print(f"platform: {told}; all is put back", flush=True)
+    place({**plan, "forward": False})
+    try:
+        bring_up([])
+    except Trouble as error:
+        told += f"; then: {error}"
+    finish(plan)
+    raise Trouble(f"{plan['verb']}: {told}; all is as it was")
+
+
+def note(plan: dict[str, Any]) -> None:
+    write_whole(PLAN, json.dumps(plan, indent=1).encode())
+
+
+def place(plan: dict[str, Any]) -> None:
+    """Go the plan's direction, from whatever an earlier try has left."""
+    note(plan)
+    stop_writers()
+    kept, forward = database.kept_name(plan["time"]), plan["forward"]
+    if forward and database.exists(database.NEXT):
+        database.rename((database.CURRENT, kept), (database.NEXT, database.CURRENT))
+    elif not forward and database.exists(kept):
+        database.rename((database.CURRENT, database.NEXT), (kept, database.CURRENT))
+    if plan["store"]:
+        script = artifacts.FORWARD if forward else artifacts.BACK
+        artifacts.run(artifacts.Store(*plan["store"]), script, plan["time"])
+    for name in plan["folders"]:
+        _turn_folder(FOLDERS[name], staged(plan) / name, _kept(plan) / name, forward)
+    for name, image in plan["images"].items() if not forward else ():
+        docker("tag", image, f"{name}:latest")
+
+
+def stop_writers() -> None:
+    """Only Postgres runs then."""
+    writers = [container["Service"] for container in containers() if container["Service"] != "postgres"]
+    if writers:
+        compose("stop", *writers, capture_output=True)
+    compose("up", "--detach", "--wait", "postgres", capture_output=True)
+
+
+def staged(plan: dict[str, Any]) -> Path:
+    return ROOT / "var" / f".next-{plan['time']}"
+
+
+def _kept(plan: dict[str, Any]) -> Path:
+    return ROOT / "var" / f"before-{plan['time']}"
+
+
+def _turn_folder(current: Path, new: Path, kept: Path, forward: bool) -> None:
+    for folder in (kept.parent, new.parent):
+        folder.mkdir(exist_ok=True)
+    if forward and new.exists():
+        if not kept.exists():
+            current.replace(kept)
+        new.replace(current)
+    elif not forward and kept.exists():
+        if current.exists():
+            current.replace(new)
+        kept.replace(current)
+    for folder in {current.parent, new.parent, kept.parent}:
+        sync(folder)
+
+
+def finish(plan: dict[str, Any]) -> None:
+    """The plan is done: nothing is left of what was made ready; what was there stays where it is kept."""
+    with contextlib.suppress(FileNotFoundError):
+        PLAN.unlink()
+    database.drop(database.NEXT)
+    if plan["store"]:
+        artifacts.run(artifacts.Store(*plan["store"]), artifacts.DISCARD)
+    shutil.rmtree(staged(plan), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        _kept(plan).rmdir()  # if it is empty
+    for name in plan["images"]:
+        docker("image", "rm", f"{name}:before", check=False, capture_output=True)
