@@ -8,7 +8,7 @@ READY := .venv/.ready
 MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train up serve build start stop status logs reset platform-train backup restore wheels doctor gc \
+.PHONY: help setup train up serve build start stop status logs reset platform-train backup restore upgrade wheels doctor gc \
         test test-faults test-platform fuzz check bench-train bench-accuracy bench-around \
         bench-profile bench-tracking bench-platform bench-serve keras-fixture constraints
 
@@ -59,6 +59,9 @@ backup: ## one verified set of all that the platform has recorded, into var/back
 
 restore: ## put a set in the place of what the platform has recorded, which is kept: make restore FROM=var/backups/…
 	@$(PYTHON) platform/verbs.py restore $(if $(FROM),--from '$(FROM)') $(ARGS)
+
+upgrade: ## after git pull: backup, new images, MLflow's database moved on; back to what was if anything fails
+	@$(PYTHON) platform/verbs.py upgrade $(ARGS)
 
 doctor: $(READY) ## look at everything that this checkout depends on, and say what to do about what is wrong
 	@$(BIN)/fmnist doctor $(ARGS)

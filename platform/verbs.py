@@ -17,6 +17,7 @@ from keeping import backup
 from restoring import restore
 from starting import GENERATED, bring_up, check_started, prepare, show_pages
 from turns import check_nothing_cut_off
+from upgrading import upgrade
 
 
 def build(arguments: list[str]) -> None:
@@ -108,7 +109,7 @@ def reset(arguments: list[str]) -> None:
 
 
 VERBS = {
-    verb.__name__: verb for verb in (build, start, stop, status, logs, reset, train, wheels, backup, restore)
+    verb.__name__: verb for verb in (build, start, stop, status, logs, reset, train, wheels, backup, restore, upgrade)
 }
 
 
