@@ -1,10 +1,13 @@
 """What the tests share: a few hundred real images, and a place of their own for everything that is written."""
 
 import contextlib
+import importlib
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,6 +24,7 @@ from fmnist.workspace import Workspace
 from .helpers import train_with_journal
 
 DATA = Path(__file__).parent / "data"
+PLATFORM = Path(__file__).parents[1] / "platform"
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -31,6 +35,15 @@ def dataset() -> Dataset:
     files = find_local(DATA)
     assert files is not None
     return files.read()
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Imports one of the platform's scripts."""
+    monkeypatch.syspath_prepend(PLATFORM)
+    for file in PLATFORM.glob("*.py"):
+        monkeypatch.delitem(sys.modules, file.stem, raising=False)
+    return importlib.import_module
 
 
 @pytest.fixture(autouse=True)

@@ -1,36 +1,21 @@
-"""A backup set of the platform, and how one state takes another's place, as far as that needs no Docker."""
+"""A backup set of the platform, and whether it can be restored, as far as that needs no Docker."""
 
-import importlib
 import json
-import os
-import shutil
-import subprocess
-import sys
+import re
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from fmnist.errors import Failure, UserError
-from fmnist.files import sha256_of
+from fmnist.files import held_lock
 from fmnist.ops import restore
 from fmnist.ops.sets import Manifest, verified, write_manifest
 
 PLATFORM = Path(__file__).parents[1] / "platform"
 ABOUT: dict[str, Any] = {"made": "2026-01-01T00:00:00+00:00", "home": "/x/var", "versions": {"mlflow": "3.17.2"}}
 COUNTS = {"runs": 3}
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    """Imports one of the platform's scripts."""
-    monkeypatch.syspath_prepend(PLATFORM)
-    for file in PLATFORM.glob("*.py"):
-        monkeypatch.delitem(sys.modules, file.stem, raising=False)
-    return importlib.import_module
 
 
 @pytest.fixture
@@ -115,106 +100,38 @@ def test_what_leads_out_of_an_archive_is_refused(script: Any, tmp_path: Path) ->
     assert list(outside.iterdir()) == []
 
 
-def state(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+def test_what_is_being_trained_is_not_replaced(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restoring = script("restoring")
+    monkeypatch.setitem(restoring.FOLDERS, "runs", tmp_path)
+    (tmp_path / "1").mkdir()
+    told = pytest.raises(script("engine").Trouble, match="run 1: is being trained; wait for it, or stop it")
+    with held_lock(tmp_path / "1" / "lock", "me"), told:
+        restoring.check_untrained()
+    restoring.check_untrained()
 
 
-class Killing:
-    """A `mv` that is killed, with who called it, after so many."""
-
-    def __init__(self, folder: Path) -> None:
-        self.count, real = folder / "count", shutil.which("mv")
-        (folder / "mv").write_text(
-            f'#!/bin/sh\nn=$(cat {self.count}); [ "$n" != 0 ] || kill -9 $PPID $$\n'
-            f'echo $((n - 1)) >{self.count}; exec {real} "$@"\n'
-        )
-        (folder / "mv").chmod(0o755)
-        self.environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
-
-    def run(self, script: str, place: Path, after: int = -1) -> int:
-        self.count.write_text(str(after))
-        command = ["sh", "-c", script, str(place), "T"]
-        return subprocess.run(command, env=self.environment, capture_output=True, check=False).returncode
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it runs in the platform's images, which are Debian")
-@pytest.mark.parametrize("killed_forward", [None, 0, 1, 2, 3])
-@pytest.mark.parametrize("killed_back", [None, 0, 1, 2, 3])
-def test_artifacts_change_places_from_wherever_it_was_cut_off(
-    script: Any, tmp_path: Path, killed_forward: int | None, killed_back: int | None
+@pytest.mark.parametrize(
+    ("place", "version", "told"),
+    [
+        ("s3://bucket", "3.9.0", "ARTIFACTS_DESTINATION /artifacts: the set's is s3://bucket; make it that in .env"),
+        ("/artifacts", "3.10.1", "MLflow 3.10.1: made the set's database, here is 3.9.2; make build with that one"),
+    ],
+)
+def test_a_set_that_does_not_fit_is_refused(
+    script: Any, monkeypatch: pytest.MonkeyPatch, place: str, version: str, told: str
 ) -> None:
-    artifacts, place = script("artifacts"), tmp_path / "volume"
-    (tmp_path / "bin").mkdir()
-    killing = Killing(tmp_path / "bin")
-    for name, content in {
-        "1/same": "old",
-        "2/old": "old",
-        ".before-0/x": "y",
-        ".next/1/same": "new",
-        ".next/.n": "n",
-    }.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_text(content)
-    before = state(place)
-    if killed_forward is not None:
-        assert killing.run(artifacts.FUNCTIONS + artifacts.FORWARD, place, killed_forward) != 0 or killed_forward == 3
-    if killed_back is None:
-        assert killing.run(artifacts.FUNCTIONS + artifacts.FORWARD, place) == 0
-        kept = place / ".before-T"
-        assert kept.stat().st_mode & 0o777 == 0  # who serves artifacts cannot look into it
-        kept.chmod(0o700)
-        assert sorted(state(place)) == [".before-0/x", ".before-T/1/same", ".before-T/2/old", ".n", "1/same"]
-        assert (place / "1" / "same").read_text() == "new"
-        return
-    killing.run(artifacts.FUNCTIONS + artifacts.BACK, place, killed_back)
-    assert killing.run(artifacts.FUNCTIONS + artifacts.BACK, place) == 0
-    assert state(place) == before
-    assert not (place / ".before-T").exists()
+    restoring = script("restoring")
+    monkeypatch.setattr(restoring.artifacts, "settings", dict)
+    monkeypatch.setattr(restoring, "image_of", str)
+    monkeypatch.setattr(restoring, "mlflow_version", lambda image: "3.9.2")
+    with pytest.raises(script("engine").Trouble, match=re.escape(told)):
+        restoring._check_fits({"platform": {"artifacts": place}, "versions": {"mlflow": version}})
 
 
-@pytest.mark.parametrize("forward", [True, False])
-@pytest.mark.parametrize("killed", range(5))
-def test_folders_change_places_from_wherever_it_was_cut_off(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int, forward: bool
-) -> None:
-    turns, replace, left = script("turns"), Path.replace, [killed]
-    current, new, kept = tmp_path / "runs", tmp_path / ".next" / "runs", tmp_path / "before" / "runs"
-    for folder in (current, new):
-        folder.mkdir(parents=True)
-        (folder / "which").write_text(folder.parent.name)
-
-    def cut_off(path: Path, target: Path) -> Path:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return replace(path, target)
-
-    def turn(forward: bool) -> None:
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", cut_off)
-            try:
-                turns._turn_folder(current, new, kept, forward)
-            except KeyboardInterrupt:
-                left[0] = 5
-
-    turn(True)
-    turn(forward)
-    turn(forward)
-    assert (current / "which").read_text() == (".next" if forward else tmp_path.name)
-    assert (kept if forward else new).exists() and not (new if forward else kept).exists()
-
-
-def test_what_was_cut_off_is_told_by_every_verb_but_its_own(
-    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    turns = script("turns")
-    monkeypatch.setattr(turns, "PLAN", tmp_path / "turn.json")
-    turns.check_nothing_cut_off()
-    turns.note(turns.new_plan("restore", "T", counts=COUNTS))
-    assert turns.pending("restore")["counts"] == json.loads(json.dumps(COUNTS))
-    for verb in (None, "upgrade"):
-        with pytest.raises(script("engine").Trouble, match=r"make restore: was cut off here; call it again"):
-            turns.pending(verb)
+def test_a_disk_that_cannot_hold_it_is_told_first(script: Any) -> None:
+    script("sets").check_room("/here", 10**8, 10**7)
+    with pytest.raises(script("engine").Trouble, match=r"/here: has 100 MB free, 167 are needed; make room"):
+        script("sets").check_room("/here", 10**8, 10**8)
 
 
 def test_runs_of_the_hosts_venv_are_known_as_sent_under_the_new_address(script: Any, tmp_path: Path) -> None:

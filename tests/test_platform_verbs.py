@@ -1,13 +1,11 @@
 """What `make start` and its kin are made of, as far as it needs no Docker: the scripts of `platform/`."""
 
 import ast
-import importlib.util
 import os
 import re
 import socket
-import sys
+from importlib import import_module as load
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -16,20 +14,9 @@ SCRIPTS = sorted(file.stem for file in PLATFORM.glob("*.py"))
 
 
 @pytest.fixture(autouse=True)
-def modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They find each other as scripts of one folder do; and no Docker is asked."""
-    monkeypatch.syspath_prepend(PLATFORM)
+def no_docker(script: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is asked; and the scripts find each other as scripts of one folder do."""
     monkeypatch.setenv("PATH", "")
-    for name in SCRIPTS:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, PLATFORM / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_ports_that_cannot_be_are_told() -> None:

@@ -1,0 +1,114 @@
+"""How one state of the platform takes another's place, and gives it back, wherever it was cut off."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmnist.files import sha256_of
+
+
+def state(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+
+
+class Killing:
+    """A `mv` that is killed, with who called it, after so many."""
+
+    def __init__(self, folder: Path) -> None:
+        self.count, real = folder / "count", shutil.which("mv")
+        (folder / "mv").write_text(
+            f'#!/bin/sh\nn=$(cat {self.count}); [ "$n" != 0 ] || kill -9 $PPID $$\n'
+            f'echo $((n - 1)) >{self.count}; exec {real} "$@"\n'
+        )
+        (folder / "mv").chmod(0o755)
+        self.environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+    def run(self, script: str, place: Path, after: int = -1) -> int:
+        self.count.write_text(str(after))
+        command = ["sh", "-c", script, str(place), "T"]
+        return subprocess.run(command, env=self.environment, capture_output=True, check=False).returncode
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it runs in the platform's images, which are Debian")
+@pytest.mark.parametrize("killed_forward", [None, 0, 1, 2, 3])
+@pytest.mark.parametrize("killed_back", [None, 0, 1, 2, 3])
+def test_artifacts_change_places_from_wherever_it_was_cut_off(
+    script: Any, tmp_path: Path, killed_forward: int | None, killed_back: int | None
+) -> None:
+    artifacts, place = script("artifacts"), tmp_path / "volume"
+    (tmp_path / "bin").mkdir()
+    killing = Killing(tmp_path / "bin")
+    for name, content in {
+        "1/same": "old",
+        "2/old": "old",
+        ".before-0/x": "y",
+        ".next/1/same": "new",
+        ".next/.n": "n",
+    }.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(content)
+    before = state(place)
+    if killed_forward is not None:
+        assert killing.run(artifacts.FUNCTIONS + artifacts.FORWARD, place, killed_forward) != 0 or killed_forward == 3
+    if killed_back is None:
+        assert killing.run(artifacts.FUNCTIONS + artifacts.FORWARD, place) == 0
+        kept = place / ".before-T"
+        assert kept.stat().st_mode & 0o777 == 0  # who serves artifacts cannot look into it
+        kept.chmod(0o700)
+        assert sorted(state(place)) == [".before-0/x", ".before-T/1/same", ".before-T/2/old", ".n", "1/same"]
+        assert (place / "1" / "same").read_text() == "new"
+        return
+    killing.run(artifacts.FUNCTIONS + artifacts.BACK, place, killed_back)
+    assert killing.run(artifacts.FUNCTIONS + artifacts.BACK, place) == 0
+    assert state(place) == before
+    assert not (place / ".before-T").exists()
+
+
+@pytest.mark.parametrize("forward", [True, False])
+@pytest.mark.parametrize("killed", range(5))
+def test_folders_change_places_from_wherever_it_was_cut_off(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: int, forward: bool
+) -> None:
+    turns, replace, left = script("turns"), Path.replace, [killed]
+    current, new, kept = tmp_path / "runs", tmp_path / ".next" / "runs", tmp_path / "before" / "runs"
+    for folder in (current, new):
+        folder.mkdir(parents=True)
+        (folder / "which").write_text(folder.parent.name)
+
+    def cut_off(path: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    def turn(forward: bool) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", cut_off)
+            try:
+                turns._turn_folder(current, new, kept, forward)
+            except KeyboardInterrupt:
+                left[0] = 5
+
+    turn(True)
+    turn(forward)
+    turn(forward)
+    assert (current / "which").read_text() == (".next" if forward else tmp_path.name)
+    assert (kept if forward else new).exists() and not (new if forward else kept).exists()
+
+
+def test_what_was_cut_off_is_told_by_every_verb_but_its_own(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = script("turns")
+    monkeypatch.setattr(turns, "PLAN", tmp_path / "turn.json")
+    turns.check_nothing_cut_off()
+    turns.note(turns.new_plan("restore", "T", counts={"runs": 3}))
+    assert turns.pending("restore")["counts"] == {"runs": 3}
+    for verb in (None, "upgrade"):
+        with pytest.raises(script("engine").Trouble, match=r"make restore: was cut off here; call it again"):
+            turns.pending(verb)
