@@ -82,9 +82,12 @@ def read_sealed(path: Path) -> bytes:
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made where it is missing. Raises UserError when it cannot be."""
+    """The folder, made where it is missing, to outlast a power cut. Raises UserError when it cannot be."""
     try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for made in missing:
+            sync_folder(made.parent)
     except OSError as error:
         raise UserError(path, f"cannot be made a folder ({error.strerror}); choose another place") from error
     return path
