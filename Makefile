@@ -75,7 +75,7 @@ wheels: ## fetch all Python packages of the images, so that make build needs no 
 test: $(READY) ## run the tests (no network, no Docker)
 	@$(BIN)/pytest --ignore=tests/faults --ignore=tests/platform $(ARGS)
 
-test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries
+test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries, going on where it was stopped
 	@FULL=$(FULL) $(BIN)/pytest tests/faults $(ARGS)
 
 test-platform: $(READY) ## real servers and containers, a live notebook, 5,000 strange requests

@@ -22,6 +22,14 @@ from fmnist.tracking.journal import Journal
 from fmnist.workspace import Workspace
 
 from .helpers import train_with_journal
+from .tries import (  # noqa: F401 - pytest's hooks
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_generate_tests,
+    pytest_runtest_makereport,
+    pytest_terminal_summary,
+)
 
 DATA = Path(__file__).parent / "data"
 PLATFORM = Path(__file__).parents[1] / "platform"

@@ -1,87 +1,163 @@
-"""What the fault tests share: commands in processes of their own, an MLflow server, and the count of what is there."""
+"""What the fault tests share: commands in processes of their own, and the count of what is there."""
 
 import contextlib
 import hashlib
+import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
-import requests
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fmnist.checkpoint import read_checkpoint
 from fmnist.files import is_locked
+from fmnist.registry import make_database
 from fmnist.run import Run
 
+# The trainings here are so small that threads cost more than they give.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
 DATA = Path(__file__).parents[1] / "data"
-EPOCHS = 12
+EPOCHS = 4
+Fault = dict[str, Any]
 TRAIN = ("train", "--epochs", str(EPOCHS), "--batch-size", "64")
+RESUME = ("train", "--resume", "latest")
+
+
+class Warm:
+    """The process of warm.py, and commands forked from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.address = folder / "socket"
+        command = [sys.executable, str(Path(__file__).with_name("warm.py")), str(self.address)]
+        environment = os.environ | {"FMNIST_DATA": str(DATA), "FMNIST_DOWNLOAD": "no"}
+        self.log = folder / "log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+    def start(self, request: dict[str, Any]) -> socket.socket:
+        until = time.monotonic() + 120
+        while not self.address.exists():
+            assert self.process.poll() is None and time.monotonic() < until, self.log.read_text()
+            time.sleep(0.05)
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(300)
+        connection.connect(str(self.address))
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        return connection
+
+
+class Command:
+    """A command that goes on."""
+
+    def __init__(self, warm: Warm, folder: Path, request: dict[str, Any]) -> None:
+        self.out, self.err = folder / "out", folder / "err"
+        with warm.start(request | {"out": str(self.out), "err": str(self.err)}) as connection:
+            self._answers = connection.makefile()
+        self.pid = int(json.loads(self._answers.readline())["pid"])
+
+    def communicate(self) -> tuple[int, str, str]:
+        """(exit code, stdout, stderr), once it has ended."""
+        with self._answers:
+            code = int(json.loads(self._answers.readline())["code"])
+        return code, self.out.read_text(), self.err.read_text()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
 
 class Place:
     """A workspace of its own; its commands run in processes of their own."""
 
-    def __init__(self, home: Path, **settings: str) -> None:
-        self.home = home
-        self.environment = os.environ | {"FMNIST_HOME": str(home), "FMNIST_DATA": str(DATA), "FMNIST_DOWNLOAD": "no"}
-        self.environment |= settings
+    def __init__(self, home: Path, warm: Warm, **settings: str) -> None:
+        self.home, self._warm, self._commands = home, warm, 0
+        self.settings = {"FMNIST_HOME": str(home), "FMNIST_DATA": str(DATA), "FMNIST_DOWNLOAD": "no"} | settings
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, fault: Fault | None = None) -> Command:
+        """`fault`: what befalls it; see warm.py."""
+        self._commands += 1
+        folder = self.home / f"command{self._commands}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return Command(self._warm, folder, {"arguments": arguments, "environment": self.settings, "fault": fault})
+
+    def run(self, *arguments: str, fault: Fault | None = None) -> tuple[int, str, str]:
+        return self.start(*arguments, fault=fault).communicate()
+
+    def do(self, *arguments: str) -> str:
+        """Run what has to succeed; gives its stdout."""
+        code, out, err = self.run(*arguments)
+        assert code == 0, f"{arguments}: {code}\n{err}"
+        return out
+
+    def start_cold(self, *arguments: str) -> "subprocess.Popen[str]":
+        """With its imports, as a user starts it."""
         command = [sys.executable, "-m", "fmnist", *arguments]
-        return subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        process = self.start(*arguments)
-        out, err = process.communicate()
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, env=os.environ | self.settings, text=True, **pipes)
 
     def wait_for(self, pattern: str) -> None:
         until = time.monotonic() + 60
         while not list(self.home.glob(pattern)):
             assert time.monotonic() < until, f"no {pattern} in {self.home}"
-            time.sleep(0.02)
+            time.sleep(0.01)
+
+    def wait_for_sent(self, lane: str, records: int) -> None:
+        """Until the lane has so many records of the run."""
+        until = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError, ValueError, KeyError):  # there is no run, or nothing was sent yet
+                if json.loads(self.the_run.shipping.read_text())[lane]["sent"] >= records:
+                    return
+            assert time.monotonic() < until, f"{lane} does not get {records} records"
+            time.sleep(0.01)
 
     def kill_shipper(self) -> None:
         """With -9, if one is at work."""
         for lock in self.home.glob("runs/*/shipping.lock"):
             if (pid := re.match(r"process (\d+)", lock.read_text())) and is_locked(lock):
-                os.kill(int(pid[1]), signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid[1]), signal.SIGKILL)
+
+    @property
+    def runs(self) -> list[Run]:
+        return [Run(path.parent) for path in (self.home / "runs").glob("*/config.json")]
 
     @property
     def the_run(self) -> Run:
-        (folder,) = (path for path in (self.home / "runs").iterdir() if path.is_dir())
-        return Run(folder)
+        (run,) = self.runs
+        return run
 
     @property
     def weights(self) -> str:
         """A hash of all that the last checkpoint holds."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(read_checkpoint(self.the_run.checkpoint).state.items()):
-            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return weights_of(self.the_run)
 
     def check_tracked_once(self) -> None:
         """Every epoch once in MLflow and in TensorBoard, and one registered version."""
         steps = list(range(1, EPOCHS + 1))
-        uri = self.environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
+        uri = self.settings.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
+        experiment = self.settings.get("MLFLOW_EXPERIMENT_NAME", "fashion-mnist")
+        model = self.settings.get("FMNIST_MODEL_NAME", "fashion-mnist")
         client: Any = mlflow.MlflowClient(uri, uri)
-        (tracked,) = client.search_runs([client.get_experiment_by_name("fashion-mnist").experiment_id])
+        (tracked,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
         assert tracked.info.status == "FINISHED"
         for name in ("val_accuracy", "images_per_second", "train_loss"):
             assert [point.step for point in client.get_metric_history(tracked.info.run_id, name)] == steps
         assert len(client.list_artifacts(tracked.info.run_id, "confusion_matrix/validation")) == 2 * EPOCHS
-        assert len(client.search_model_versions("name = 'fashion-mnist'")) == 1
+        assert len(client.search_model_versions(f"name = '{model}'")) == 1
         guidance = {"images": 0, "scalars": 0}
         logs = str(self.home / "tensorboard" / self.the_run.id)
         events: Any = EventAccumulator(logs, size_guidance=guidance).Reload()
@@ -89,57 +165,58 @@ class Place:
         assert [image.step for image in events.Images("confusion_matrix/validation")] == steps
 
 
+def weights_of(run: Run) -> str:
+    """A hash of the tensors in the run's checkpoint."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(read_checkpoint(run.checkpoint).state.items()):
+        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The weights that a training ends with."""
-    place = Place(tmp_path_factory.mktemp("undisturbed"))
-    done = place.run(*TRAIN)
-    assert done.returncode == 0, done.stderr
-    place.check_tracked_once()
-    return place.weights
+def warm() -> Iterator[Warm]:
+    with tempfile.TemporaryDirectory() as folder:  # a socket's path must be short
+        warm = Warm(Path(folder))
+        yield warm
+        warm.process.kill()
+        warm.process.wait()
 
 
-class Server:
-    """A real MLflow server that is started, killed and started again at one address."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address, self._folder = f"http://127.0.0.1:{self.port}", folder
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it, and wait until it answers."""
-        database, files = f"sqlite:///{self._folder / 'server.db'}", str(self._folder / "files")
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
-        command += ["--artifacts-destination", files, "--workers", "1", "--port", str(self.port)]
-        quiet = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, env=quiet, stdout=log, stderr=log, start_new_session=True)
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            with contextlib.suppress(requests.RequestException):
-                if requests.get(f"{self.address}/health", timeout=5).status_code == 200:
-                    return
-            time.sleep(0.2)
-        pytest.fail(f"the MLflow server did not start: {(self._folder / 'log').read_text()[-2000:]}")
-
-    def signal(self, number: signal.Signals) -> None:
-        """To the server and its workers."""
-        if self._process is not None:
-            os.killpg(self._process.pid, number)
-
-    def kill(self) -> None:
-        if self._process is not None:
-            self.signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's, with nothing in it: to make one takes seconds."""
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    make_database(f"sqlite:///{path}")
+    return path
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "server")
-    yield server
-    server.kill()
+def new_place(tmp_path: Path, warm: Warm, database: Path) -> Callable[..., Place]:
+    """Makes a workspace, its MLflow empty."""
+
+    def make(name: str = "home", **settings: str) -> Place:
+        (tmp_path / name).mkdir()
+        shutil.copy(database, tmp_path / name / "mlflow.db")
+        return Place(tmp_path / name, warm, **settings)
+
+    return make
+
+
+@pytest.fixture
+def place(new_place: Callable[..., Place]) -> Place:
+    return new_place()
+
+
+@pytest.fixture(scope="session")
+def tracked(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Place:
+    """Where a training went undisturbed; read it, do not change it."""
+    place = Place(tmp_path_factory.mktemp("undisturbed"), warm)
+    place.do(*TRAIN)
+    place.check_tracked_once()
+    return place
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tracked: Place) -> str:
+    """The weights that a training ends with."""
+    return tracked.weights

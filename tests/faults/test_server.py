@@ -1,115 +1,107 @@
-"""The MLflow server is away, late, killed, hanging or broken; the training does not mind, and no record is lost.
+"""The MLflow server is killed, away, hanging or broken; the training does not mind, and no record is lost."""
 
-`make test-faults FULL=1` kills it 20 times, without FULL twice.
-"""
-
-import http.server
 import json
-import os
 import random
-import signal
-import socket
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .conftest import TRAIN, Place, Server
-
-TRIES = 20 if os.environ.get("FULL") else 2
+from .conftest import EPOCHS, Place
+from .servers import Badness, Gate, Server
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
 
+TRAIN = ("train", "--epochs", str(EPOCHS), "--batch-size", "2")
+"""Small batches: epochs that last, beside which what is spent on tracking shows as it does beside real ones."""
+MOST = 0.02
+"""The share of its time that a training may spend on tracking."""
 
-@pytest.mark.parametrize("seed", range(TRIES))
-def test_a_server_that_is_killed_at_a_random_moment(
-    tmp_path: Path, server: Server, undisturbed: str, seed: int
-) -> None:
-    chance, place = random.Random(seed), Place(tmp_path / "home", MLFLOW_TRACKING_URI=server.address)
-    server.start()
-    training = place.start(*TRAIN)
-    place.wait_for("runs/*/shipping.json")  # something has arrived
-    time.sleep(chance.uniform(0, 5))
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """To be killed."""
+    server = Server(tmp_path / "server")
+    yield server
     server.kill()
-    time.sleep(chance.uniform(0, 4))
+
+
+@pytest.fixture(scope="session")
+def sound_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """It runs, behind gates; each try has an experiment of its own in it."""
+    server = Server(tmp_path_factory.mktemp("sound") / "server")
     server.start()
-    _, errors = training.communicate()
-    assert training.returncode == 0, errors
-    assert place.run("sync").returncode == 0
-    assert place.weights == undisturbed
-    place.check_tracked_once()
+    yield server
+    server.kill()
 
 
-def test_a_server_that_comes_late(tmp_path: Path, server: Server) -> None:
-    place = Place(tmp_path / "home", MLFLOW_TRACKING_URI=server.address)
-    training = place.start(*TRAIN)
-    place.wait_for("runs/*/journal.jsonl")
+def share(place: Place) -> dict[str, Any]:
+    """The fault of being timed: nothing befalls the training."""
+    return {"share": str(place.home / "share")}
+
+
+def check_share(place: Place) -> None:
+    tracking, whole = json.loads((place.home / "share").read_text())
+    assert tracking <= MOST * whole, f"{tracking:.3f} of {whole:.3f} s in tracking"
+
+
+@pytest.mark.fault("MLflow killed (-9) while logging, started again, synced", 1, 20)
+def test_a_server_that_is_killed(new_place: Callable[..., Place], server: Server, seed: int) -> None:
+    chance, place = random.Random(seed), new_place(MLFLOW_TRACKING_URI=server.address)
     server.start()
-    _, errors = training.communicate()
-    assert training.returncode == 0, errors
-    assert place.run("sync").returncode == 0
-    place.check_tracked_once()
-    (version,) = json.loads(place.run("models", "--json").stdout)["versions"]
-    assert (version["aliases"], version["run_id"]) == (["champion"], place.the_run.id)
-    scored = place.run("evaluate", "champion", "--json")
-    assert json.loads(scored.stdout)["accuracy"] == pytest.approx(version["scores"]["test_accuracy"], abs=1e-6)
-
-
-class Broken(http.server.BaseHTTPRequestHandler):
-    """Answers 500 to everything."""
-
-    def do_GET(self) -> None:
-        self.send_error(500)
-
-    do_POST = do_PUT = do_PATCH = do_GET  # noqa: N815 - http.server's names
-
-    def log_message(self, *args: object) -> None: ...
-
-
-@pytest.fixture(params=["away", "hanging", "broken"])
-def bad_address(request: pytest.FixtureRequest) -> Iterator[str]:
-    if request.param == "away":
-        yield "http://127.0.0.1:9"
-    elif request.param == "hanging":
-        with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
-            yield f"http://127.0.0.1:{silent.getsockname()[1]}"
-    else:
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken) as broken:
-            threading.Thread(target=broken.serve_forever, daemon=True).start()
-            yield f"http://127.0.0.1:{broken.server_port}"
-            broken.shutdown()
-
-
-def test_a_server_that_never_answers_well(tmp_path: Path, bad_address: str) -> None:
-    place = Place(tmp_path, MLFLOW_TRACKING_URI=bad_address, FMNIST_SYNC_WAIT="3")
-    done = place.run(*TRAIN, "--json")
-    assert done.returncode == 0, done.stderr
-    run_id = json.loads(done.stdout)["run_id"]
-    assert f"run {run_id}: not all of it has been sent" in done.stderr
-    assert "send the rest with: fmnist sync" in done.stderr
-    for command in (["sync"], ["evaluate", "champion"]):
-        told = place.run(*command)
-        assert told.returncode in (1, 2)
-        assert told.stderr.splitlines()[-1].startswith("fmnist: ")
-        assert bad_address in told.stderr.splitlines()[-1]
-        assert "Traceback" not in told.stderr
-    elsewhere = Place(tmp_path)  # nothing is lost: it goes to another place
-    assert elsewhere.run("sync").returncode == 0
-    elsewhere.check_tracked_once()
-
-
-def test_a_training_that_ends_while_the_server_is_stopped(tmp_path: Path, server: Server) -> None:
-    """SIGSTOP: connections are taken by the system, and hang in the middle of what was a good server."""
-    place = Place(tmp_path / "home", MLFLOW_TRACKING_URI=server.address, FMNIST_SYNC_WAIT="3")
+    training = place.start(*TRAIN, fault=share(place))
+    place.wait_for_sent(f"mlflow {server.address}", chance.randint(1, EPOCHS + 1))
+    time.sleep(chance.uniform(0, 0.3))
+    server.kill()
+    time.sleep(chance.uniform(0, 3))
     server.start()
-    training = place.start(*TRAIN)
-    place.wait_for("runs/*/shipping.json")
-    server.signal(signal.SIGSTOP)
-    _, errors = training.communicate()
-    assert training.returncode == 0, errors
-    assert "not all of it has been sent" in errors
-    server.signal(signal.SIGCONT)
-    assert place.run("sync").returncode == 0
+    code, _, err = training.communicate()
+    assert code == 0, err
+    place.do("sync")
     place.check_tracked_once()
+    check_share(place)
+
+
+def bad_to_the_end(new_place: Callable[..., Place], server: Server, badness: Badness, seed: int) -> Place:
+    """Train where the server goes bad, until the gate opens; then everything is sent."""
+    chance, name = random.Random(seed), f"{badness}-{seed}"
+    own = {"MLFLOW_EXPERIMENT_NAME": name, "FMNIST_MODEL_NAME": name, "FMNIST_SYNC_WAIT": "1"}
+    with closing(Gate(server.port, badness, chance.randint(0, 25))) as gate:
+        place = new_place(MLFLOW_TRACKING_URI=gate.address, **own)
+        code, _, err = place.run(*TRAIN, fault=share(place))
+        assert code == 0, err
+        assert f"run {place.the_run.id}: not all of it has been sent" in err
+        assert "send the rest with: fmnist sync" in err
+        check_share(place)
+        code, _, err = place.run("sync")
+        told = err.splitlines()[-1]
+        assert code == 1 and told.startswith("fmnist: ") and gate.address in told and "Traceback" not in err, err
+        gate.open()
+        place.do("sync")
+        place.check_tracked_once()
+        (version,) = json.loads(place.do("models", "--json"))["versions"]
+        assert (version["aliases"], version["run_id"]) == (["champion"], place.the_run.id)
+    return place
+
+
+@pytest.mark.fault("MLflow away for the whole run, synced later", 1, 20)
+def test_a_server_that_is_away(new_place: Callable[..., Place], sound_server: Server, seed: int) -> None:
+    bad_to_the_end(new_place, sound_server, "away", seed)
+
+
+@pytest.mark.fault("MLflow answers 500, synced later", 1, 20)
+def test_a_server_that_is_broken(new_place: Callable[..., Place], sound_server: Server, seed: int) -> None:
+    bad_to_the_end(new_place, sound_server, "broken", seed)
+
+
+@pytest.mark.fault("MLflow hangs, synced later", 1, 20)
+def test_a_server_that_hangs(new_place: Callable[..., Place], sound_server: Server, seed: int) -> None:
+    bad_to_the_end(new_place, sound_server, "hanging", seed)
+
+
+@pytest.mark.fault("MLflow resets connections, synced later", 1, 20)
+def test_a_server_that_resets_connections(new_place: Callable[..., Place], sound_server: Server, seed: int) -> None:
+    bad_to_the_end(new_place, sound_server, "resetting", seed)

@@ -1,0 +1,40 @@
+"""A backup set of which one byte has changed: refused, nothing touched."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fmnist.files import sha256_of
+
+from .conftest import Place, Warm
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
+
+
+@pytest.fixture(scope="session")
+def backup_set(tracked: Place, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sets")
+    tracked.do("backup", "--to", str(folder))
+    (made,) = folder.iterdir()
+    return made
+
+
+def digests(home: Path) -> dict[Path, str]:
+    return {path: sha256_of(path) for path in home.rglob("*") if path.is_file() and not path.match("command*/*")}
+
+
+@pytest.mark.fault("restore of a set with one byte changed", 3, 20)
+def test_a_changed_set_is_refused(tracked: Place, backup_set: Path, tmp_path: Path, warm: Warm, seed: int) -> None:
+    chance, chosen = random.Random(seed), Path(shutil.copytree(backup_set, tmp_path / "set"))
+    place = Place(Path(shutil.copytree(tracked.home, tmp_path / "home")), warm)
+    spoilt = chance.choice(sorted(chosen.iterdir()))
+    content = bytearray(spoilt.read_bytes())
+    content[chance.randrange(len(content))] ^= chance.randint(1, 255)
+    spoilt.write_bytes(content)
+    before = digests(place.home)
+    code, _, err = place.run("restore", str(chosen), "--yes")
+    assert code == 1
+    assert err.splitlines()[-1].startswith(f"fmnist: {spoilt}: is damaged: ")
+    assert digests(place.home) == before

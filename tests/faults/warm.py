@@ -1,0 +1,250 @@
+"""Commands without their imports: a process that has PyTorch and MLflow loaded, and forks itself for each command.
+
+    python warm.py SOCKET
+
+It has trained, exported and tracked once, so that no command does anything for the first time. Who connects sends one
+JSON line ({arguments, environment, out, err, fault}) and gets two: {"pid": …} at the start and {"code": …} at the end.
+What runs is a process of its own, which can be killed as any other; it is spared the seconds in which nothing can be
+lost. A training's shipper is forked from it in the same way.
+"""
+
+import contextlib
+import functools
+import importlib
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+TRACED = ("/fmnist/", "/mlflow/store/artifact/", "/mlflow/onnx/")
+"""Whose lines are counted as moments at which a process may be killed."""
+
+
+class Shipper:
+    """As much of a Popen as a tracker needs, of a process that is forked, not started."""
+
+    def __init__(self, command: Callable[[], object], log: Path) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            os.nice(10)
+            _run(command, log, log)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        for _ in range(int(timeout / 0.02) + 1):
+            if (code := self.poll()) is not None:
+                return code
+            time.sleep(0.02)
+        raise subprocess.TimeoutExpired("shipper", timeout)
+
+    def terminate(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
+
+def _run(command: Callable[[], object], out: Path, err: Path) -> NoReturn:
+    """In a process that was forked for it: what another command holds open is closed first, its locks above all."""
+    code: object = 1
+    try:
+        for descriptor, path in ((0, Path(os.devnull)), (1, out), (2, err)):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666), descriptor)
+        os.closerange(3, 1024)
+        command()
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:  # noqa: BLE001 - the process ends with it
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def _fork_shippers() -> None:
+    from fmnist.__main__ import main
+    from fmnist.tracking import wiring
+
+    def start(arguments: list[str], home: Path, log_file: Path) -> Shipper:
+        os.environ["FMNIST_HOME"] = str(home)
+        return Shipper(lambda: main(["sync", *arguments]), log_file)
+
+    wiring._start_sync = start  # type: ignore[assignment]
+
+
+def wrap(place: str, around: Callable[..., Any]) -> None:
+    """Have `around` called in place of `module:name.name`, with it as first argument."""
+    module, names = place.split(":")
+    *path, name = names.split(".")
+    owner = functools.reduce(getattr, path, importlib.import_module(module))
+    real = getattr(owner, name)
+    setattr(owner, name, lambda *args, **kwargs: around(real, *args, **kwargs))
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def kill_at_call(place: str, number: int) -> None:
+    """Kill the process that makes this call, before it does."""
+    calls = itertools.count(1)
+
+    def around(real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if next(calls) == number:
+            kill([os.getpid()])
+        return real(*args, **kwargs)
+
+    wrap(place, around)
+
+
+def time_tracking(file: str) -> None:
+    """Write [seconds that the training's thread spent in its tracker, seconds of the whole training]."""
+    inside: list[float] = []
+
+    def timed(real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return real(*args, **kwargs)
+        finally:
+            inside.append(time.perf_counter() - began)
+
+    def whole(real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return real(*args, **kwargs)
+        finally:
+            Path(file).write_text(json.dumps([sum(inside), time.perf_counter() - began]))
+
+    wrap("fmnist.tracking.tracker:JournalTracker.commit", timed)
+    wrap("fmnist.tracking.tracker:JournalTracker.end", timed)
+    wrap("fmnist.training:run_training", whole)
+
+
+class Lines:
+    """Counts the lines run in some functions, and kills at one of them."""
+
+    def __init__(self, places: list[str], at: int | None, trainer: int, whom: str, count: str | None) -> None:
+        self.done, self.at, self.trainer, self.whom, self.count = 0, at, trainer, whom, count
+        for place in places:
+            wrap(place, self.traced)
+
+    def traced(self, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        before = sys.gettrace()
+        sys.settrace(self.trace)
+        try:
+            return real(*args, **kwargs)
+        finally:
+            sys.settrace(before)
+            if self.count:
+                Path(self.count).write_text(str(self.done))
+
+    def trace(self, frame: FrameType, event: str, argument: object) -> Any:
+        if not any(part in frame.f_code.co_filename for part in TRACED):
+            return None
+        if event == "line":
+            self.done += 1
+            if self.done == self.at:
+                kill([self.trainer, os.getpid()] if self.whom == "both" else [self.trainer])
+        return self.trace
+
+
+def _command(request: dict[str, Any]) -> None:
+    from fmnist.__main__ import main
+
+    os.environ.update(request["environment"])
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _fork_shippers()
+    fault = request["fault"] or {}
+    if "call" in fault:
+        kill_at_call(fault["call"], fault["number"])
+    elif "share" in fault:
+        time_tracking(fault["share"])
+    for kind in fault.get("lines", []):
+        Lines(kind["in"], kind.get("at"), os.getpid(), kind.get("whom", ""), kind.get("count"))
+    main(request["arguments"])
+
+
+def _keep(connection: socket.socket) -> None:
+    """In a process of its own: run the command in another, and tell how it ends."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    request = json.loads(connection.makefile().readline())
+    if (pid := os.fork()) == 0:
+        _run(lambda: _command(request), Path(request["out"]), Path(request["err"]))
+    connection.sendall(json.dumps({"pid": pid}).encode() + b"\n")
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with contextlib.suppress(OSError):
+        connection.sendall(json.dumps({"code": code}).encode() + b"\n")
+
+
+def warm_up() -> None:
+    """Export and track here what a child has trained: after a backward pass of its own, PyTorch cannot be forked."""
+    import fmnist.engine.fast
+    import fmnist.training  # noqa: F401 - what a training imports
+    from fmnist.export import export_model
+    from fmnist.models import build_model
+    from fmnist.workspace import open_workspace
+
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {"FMNIST_HOME": folder, "FMNIST_TRACKING": "yes"}
+        log = Path(folder) / "log"
+        Shipper(_train_unsent, log).wait(120)
+        workspace = open_workspace()
+        (run,) = workspace.runs()
+        assert workspace.sync(run) == {}, log.read_text()
+        export_model(
+            build_model("cnn", 10, 0), Path(folder) / "x", {"class_names": "[]"}, workspace.data_of(run).test.images
+        )
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def _train_unsent() -> None:
+    from fmnist.__main__ import main
+    from fmnist.tracking import wiring
+
+    wiring._start_sync = lambda *given: Shipper(lambda: None, Path(os.devnull))  # type: ignore[assignment]
+    main(["train", "--epochs", "1", "--batch-size", "64"])
+
+
+def serve(address: str) -> None:
+    os.environ.setdefault("MPLBACKEND", "agg")
+    warm_up()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen()
+        server.settimeout(1)
+        parent = os.getppid()
+        while os.getppid() == parent:
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
+                continue
+            if os.fork() == 0:
+                server.close()
+                _keep(connection)
+                os._exit(0)
+            connection.close()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

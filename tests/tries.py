@@ -1,0 +1,137 @@
+"""Faults that are tried many times, counted, and told in a table: pytest's hooks for it, which conftest.py takes in.
+
+A test marked `fault(name, few, full)` is one row: its `seed` runs over `few` numbers, with FULL=1 over `full`; TRY=7
+tries that seed alone. What passes under FULL=1 is noted in var/faults.json and not tried again while its sources are
+the same, unless `--fresh` forgets it; the counts are written beside it, as docs/reliability.md shows them.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FULL = bool(os.environ.get("FULL"))
+NOTES, TABLE = ROOT / "var" / "faults.json", ROOT / "var" / "faults.md"
+SHARED = (
+    "constraints.txt",
+    "fmnist/**/*.py",
+    "tests/tries.py",
+    "tests/faults/conftest.py",
+    "tests/faults/warm.py",
+    "tests/faults/servers.py",
+)
+
+
+def row_of(item: pytest.Item) -> str | None:
+    mark = item.get_closest_marker("fault")
+    return str(mark.args[0]) if mark else None
+
+
+@cache
+def sources(path: Path) -> str:
+    """A digest of what a try's outcome depends on. `path`: its test file."""
+    files = [path, *(file for pattern in SHARED for file in sorted(ROOT.glob(pattern)))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+class Tries:
+    """What was tried of each row, now and (FULL=1) earlier."""
+
+    def __init__(self, *, fresh: bool) -> None:
+        kept = FULL and not fresh and NOTES.exists()
+        self.noted: dict[str, str] = json.loads(NOTES.read_text()) if kept else {}
+        self.asked: Counter[str] = Counter()
+        self.earlier: Counter[str] = Counter()
+        self.passed: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+
+    def left(self, items: Iterable[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+        """(what is to be tried, what has passed already)."""
+        todo, done = [], []
+        for item in items:
+            if row := row_of(item):
+                self.asked[row] += 1
+                if self.noted.get(item.nodeid) == sources(item.path):
+                    self.earlier[row] += 1
+                    done.append(item)
+                    continue
+            todo.append(item)
+        return todo, done
+
+    def note(self, item: pytest.Item, row: str) -> None:
+        self.passed[row] += 1
+        if FULL:
+            self.noted[item.nodeid] = sources(item.path)
+            NOTES.parent.mkdir(exist_ok=True)
+            NOTES.write_text(json.dumps(self.noted, indent=0))
+
+    def table(self) -> list[str]:
+        """Markdown: fault, tries, lost."""
+        lines = ["| fault | tries | lost |", "|---|---|---|"]
+        for row, asked in self.asked.items():
+            tried = self.earlier[row] + self.passed[row] + self.lost[row]
+            lines.append(f"| {row} | {tried if tried == asked else f'{tried} of {asked}'} | {self.lost[row]} |")
+        return lines
+
+
+TRIES = pytest.StashKey[Tries]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fresh", action="store_true", help="forget which tries of FULL=1 have passed already")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fault(name, few, full): a row of the fault table, and how often it is tried")
+    config.stash[TRIES] = Tries(fresh=config.getoption("fresh"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    mark = metafunc.definition.get_closest_marker("fault")
+    if mark and "seed" in metafunc.fixturenames:
+        _, few, full = mark.args
+        one = os.environ.get("TRY")
+        metafunc.parametrize("seed", [int(one)] if one else range(full if FULL else few))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items[:], done = config.stash[TRIES].left(items)
+    if done:
+        config.hook.pytest_deselected(items=done)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    report: pytest.TestReport = yield
+    if row := row_of(item):
+        tries = item.config.stash[TRIES]
+        if report.failed:
+            tries.lost[row] += report.when == "call"
+            seed = getattr(item, "callspec", None) and item.callspec.params.get("seed")  # type: ignore[attr-defined]
+            again = "" if seed is None else f" (once more: TRY={seed} make test-faults ARGS='-k {item.name}')"
+            report.sections.append(("fault", f"{row}, seed {seed}{again}"))
+        elif report.when == "call" and report.passed:
+            tries.note(item, row)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    tries = config.stash[TRIES]
+    if not tries.asked or config.option.collectonly:
+        return
+    terminalreporter.section("faults: tries, and how many lost anything")
+    width = max(map(len, tries.asked))
+    for line in tries.table()[2:]:
+        fault, count, lost = (cell.strip() for cell in line.strip("|").split("|"))
+        terminalreporter.write_line(f"{fault:{width}} {count:>9} {lost:>4}")
+    if earlier := tries.earlier.total():
+        terminalreporter.write_line(f"{earlier} of them passed in an earlier run, with these sources")
+    if FULL and NOTES.parent.exists():
+        TABLE.write_text("\n".join([*tries.table(), ""]))
