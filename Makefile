@@ -76,7 +76,7 @@ test: $(READY) ## run the tests (no network, no Docker)
 	@$(BIN)/pytest --ignore=tests/faults --ignore=tests/platform $(ARGS)
 
 test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries, going on where it was stopped
-	@FULL=$(FULL) $(BIN)/pytest tests/faults $(ARGS)
+	@FULL=$(FULL) $(BIN)/pytest tests/faults $(if $(FULL),tests/platform/test_postgres.py) $(ARGS)
 
 test-platform: $(READY) ## real servers and containers, a live notebook, 5,000 strange requests
 	@FUZZ=5000 $(MALLOC) $(BIN)/pytest tests/platform tests/serve/test_fuzz.py $(ARGS)

@@ -1,0 +1,71 @@
+"""Postgres killed from outside, with -9, while MLflow logs: what was acknowledged is there, and all comes back.
+
+A row of the fault table: `make test-faults FULL=1` has all its tries, `make test-platform` a few.
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+from typing import Any
+
+import pytest
+import requests
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+WRITERS = 3
+AFTER = 10
+"""Writes that each writer still has acknowledged after the kill."""
+
+
+class Writer(threading.Thread):
+    """Logs one metric, step by step, each until it is acknowledged."""
+
+    def __init__(self, platform: Any, run_id: str, key: str) -> None:
+        super().__init__(daemon=True)
+        self.platform, self.about, self.acknowledged, self.ending = platform, {"run_id": run_id, "key": key}, 0, False
+
+    def run(self) -> None:
+        while not self.ending:
+            step = self.acknowledged + 1
+            try:
+                moment = int(time.time() * 1000)
+                self.platform.mlflow_post("runs/log-metric", **self.about, value=step, step=step, timestamp=moment)
+            except requests.RequestException:
+                time.sleep(0.2)
+            else:
+                self.acknowledged = step
+
+    @property
+    def steps(self) -> set[int]:
+        """Those that MLflow has."""
+        points = self.platform.mlflow_get("metrics/get-history", **self.about, metric_key=self.about["key"])["metrics"]
+        return {int(point["step"]) for point in points}
+
+
+@pytest.mark.fault("Postgres killed (-9) while logging", 2, 20)
+def test_no_acknowledged_write_is_lost(platform: Any, seed: int) -> None:
+    chance = random.Random(seed)
+    made = platform.mlflow_post("runs/create", experiment_id="0", run_name=f"try {seed}", start_time=1)
+    writers = [Writer(platform, made["run"]["info"]["run_id"], f"metric {number}") for number in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    platform.wait(lambda: min(writer.acknowledged for writer in writers) >= chance.randint(1, 20), "the first writes")
+    time.sleep(chance.uniform(0, 0.2))
+    victim, others = platform.inspect("postgres"), platform.inspect("mlflow")
+    os.kill(victim["State"]["Pid"], signal.SIGKILL)
+    enough = [writer.acknowledged + AFTER for writer in writers]
+    platform.wait(
+        lambda: all(writer.acknowledged >= count for writer, count in zip(writers, enough, strict=True)),
+        "MLflow to take writes again",
+    )
+    for writer in writers:
+        writer.ending = True
+        writer.join()
+        assert set(range(1, writer.acknowledged + 1)) <= writer.steps
+    platform.wait_until_healthy("postgres")
+    platform.wait_until_healthy("mlflow")
+    assert platform.inspect("postgres")["RestartCount"] == victim["RestartCount"] + 1
+    assert platform.inspect("mlflow")["RestartCount"] == others["RestartCount"]
