@@ -101,6 +101,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("seed", [int(one)] if one else range(full if FULL else few))
 
 
+@pytest.hookimpl(trylast=True)  # after -k has made its choice
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items[:], done = config.stash[TRIES].left(items)
     if done:
