@@ -72,7 +72,7 @@ class Training:
     """One in a platform's notebook, for as long as the test likes."""
 
     def __init__(self, platform: Any, *options: str) -> None:
-        self.platform = platform
+        self.platform, self.run = platform, options[-1] if options else ""
         command = ["docker", "compose", "exec", "--no-TTY", "notebook", *platform.train_few(EPOCHS), *options]
         quiet: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         self.process = subprocess.Popen(command, cwd=platform.folder, env=platform.environment, **quiet)
@@ -81,9 +81,11 @@ class Training:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """As Ctrl-C would: the last epoch is whole."""
+        """As Ctrl-C would: the last epoch is whole, and sent, by whoever sends it."""
         self.platform.inside("python", "-c", STOP)
         self.process.wait()
+        sync = ("fmnist", "sync", self.run)
+        self.platform.wait(lambda: self.platform.inside(*sync, check=False).returncode == 0, "all to be sent")
 
 
 def runs(platform: Any) -> set[str]:
@@ -104,8 +106,9 @@ class Kept:
         platform.inside(*platform.train_few(2))
         platform.inside("fmnist", "sync", check=False)  # nothing of other tests' is still on its way
         known = runs(platform)
-        with Training(platform):
+        with Training(platform) as training:
             (self.run,) = platform.wait(lambda: runs(platform) - known, "the run's folder")
+            training.run = self.run
             platform.wait(lambda: platform.found(self.run), "the run in MLflow")
             platform.wait(lambda: len(platform.steps(self.run, "val_loss")[0]) > 1, "its epochs in MLflow")
             before = len(epochs(platform, self.run))
@@ -169,7 +172,6 @@ def test_the_interrupted_run_is_sent_and_goes_on_there(platform: Any, other: Any
     assert other.steps(kept.run, "val_loss")[0] == list(range(1, len(there) + 1))
     with Training(other, "--resume", kept.run):
         other.wait(lambda: len(epochs(other, kept.run)) > len(there), "it to go on")
-    other.inside("fmnist", "sync")
     both = list(zip(epochs(other, kept.run), epochs(platform, kept.run), strict=False))
     assert len(both) > len(there)
     assert all(here == at_home for here, at_home in both)
