@@ -32,9 +32,9 @@ ROOT = HERE.parent
 PICTURE = ROOT / "docs" / "images" / "time_to_accuracy.png"
 KERAS = [str(HERE / "peers" / ".venv" / "bin" / "python"), str(HERE / "peers" / "keras_original.py")]
 ROUNDS, SEEDS = 3, 10
-LENGTHS = 3, 6, 14, 45
+LENGTHS = 3, 6, 8, 14, 45
 """Epochs of the recipe `fast`: a training of each length, with a schedule of its own, is a point of our curve."""
-OFTEN = 6, 14
+OFTEN = 6, 8
 """Lengths that all the seeds train: the one that reaches A*, and the recipe's own."""
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from results import arithmetic, keep, machine
 
 ROOT = Path(__file__).parents[1]
-ROUNDS = 5
-IMPORTS = "numpy", "torch", "fmnist.training", "sklearn.metrics", "onnxruntime", "rich.live"
+ROUNDS = 3
+IMPORTS = "torch", "fmnist.training", "onnxruntime"
 INSIDE = """
 import json, sys, tempfile, time
 from pathlib import Path
@@ -43,7 +43,7 @@ def timed(method):
             spent.append(time.perf_counter() - started)
     return call
 JournalTracker.commit, JournalTracker.end = timed(JournalTracker.commit), timed(JournalTracker.end)
-run = train(TrainConfig(epochs=3), data)
+run = train(TrainConfig(epochs=2), data)
 checkpoint = read_checkpoint(run.checkpoint)
 saved = []
 for _ in range(20):
