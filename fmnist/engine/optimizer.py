@@ -112,7 +112,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """The matrix with singular values of about 1 (0.7 to 1.2) in place of its own, but for those that are next to none.
 
     The rounds are done on the Gram matrix of the shorter side, a polynomial of which the whole is multiplied by at the
-    end: a fifth of the multiplications where one side is nine times the other.
+    end: two fifths of the multiplications where one side is nine times the other.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.t()).t()
