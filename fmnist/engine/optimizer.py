@@ -117,16 +117,22 @@ def orthogonal(matrix: Tensor) -> Tensor:
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.t()).t()
     wide = matrix / (matrix.norm() + EPSILON)
-    gram, whole = wide @ wide.t(), None
-    a, b, c = QUINTIC
-    for _ in range(5):
-        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        factor.diagonal().add_(a)
-        whole = factor if whole is None else factor @ whole
+    gram = wide @ wide.t()
+    whole = factor = _factor(gram)
+    for _ in range(4):
         gram = factor @ gram @ factor
-    assert whole is not None
+        factor = _factor(gram)
+        whole = factor @ whole
     product: Tensor = whole @ wide
     return product
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """By what a round multiplies the matrix whose Gram matrix this is."""
+    a, b, c = QUINTIC
+    factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    factor.diagonal().add_(a)
+    return factor
 
 
 OPTIMIZERS = {"adamw": AdamW, "muon": Muon}
