@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from results import arithmetic, keep, machine
+from roofline import Operators, table
 from torch.profiler import ProfilerActivity, profile
 
 from fmnist import load_data
@@ -52,6 +53,13 @@ def step_times(engine: Engine, data: Split) -> tuple[dict[str, float], float]:
     return kinds, 1000 * whole / STEPS
 
 
+def operators(engine: Engine, data: Split) -> Operators:
+    """What each operator takes, over an epoch of an engine that is warm."""
+    with Operators() as found:
+        engine.train_epoch(data, 6)
+    return found
+
+
 def quickest(call: Callable[[], object]) -> float:
     times = []
     for _ in range(20):
@@ -91,6 +99,11 @@ def main() -> None:
         "",
         f"A step needs {needed / 1e9:.2f} G multiply-adds; large matrices are multiplied at {best / 1e9:.0f} G/s, "
         f"so no step can take less than {1000 * needed / best:.1f} ms: {BATCH * best / needed:,.0f} images a second.",
+        "",
+        "The roofline of a step of `fast`, operator by operator, each timed alone; `least`: in what time its bytes, "
+        "read and written, can be copied, or its products computed at the rate of large matrices, whichever is longer.",
+        "",
+        *table(operators(engines["fast"], data), STEPS, best, quickest),
     ]
     print("\n".join(lines))
     keep(f"<!-- profile, {arithmetic()} -->", "\n".join(lines))
