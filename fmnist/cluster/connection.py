@@ -1,0 +1,199 @@
+"""A Ray cluster for as long as it is needed: the one at an address, or one of this machine's own.
+
+One's own listens on the loopback, has its files in a folder of its own, and goes with the block that asked for it.
+Ray itself says nothing: what goes wrong is raised.
+"""
+
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fmnist.errors import Failure, UserError, one_line
+from fmnist.signals import ENDING, importing
+
+PATIENCE = 5
+"""Seconds for an address to answer; what Ray asks there after that has as long again."""
+OBJECT_BYTES = 256_000_000
+"""Shared memory of one's own cluster: the images, and the states of some models."""
+JOINING = {
+    "RAY_gcs_server_request_timeout_seconds": str(PATIENCE),
+    "RAY_NUM_REDIS_GET_RETRIES": str(PATIENCE),  # a second each
+    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "2",  # three times
+    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",
+}
+VERSIONS = r"Ray: (\S+)\s+Python: (\S+)"
+"""As Ray's complaint gives them: those there, then those here."""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What is connected to."""
+
+    address: str | None
+    """None: one's own."""
+    cpus: int
+    gpus: int
+    node: str
+    """The id of the node that this process talks to: its own machine's, or with ray:// the one at the address."""
+
+
+@contextmanager
+def connected(address: str | None, cpus: int, given: str = "--workers") -> Iterator[Cluster]:
+    """The cluster at `address` (auto, HOST:PORT, ray://HOST:PORT); without one RAY_ADDRESS's, or one's own.
+
+    It has `cpus` processors at least; `given` is the option that asked for so many. Raises UserError or Failure.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address is None and cpus > (here := _processors()):
+        raise UserError(
+            f"{given} {cpus}",
+            f"is more than the {here} processor{'s' * (here != 1)} here; give at most that, or --address of a cluster",
+        )
+    with ExitStack() as ends:
+        ends.enter_context(_environment(QUIET | (_own_environment() if address is None else JOINING)))
+        with importing():
+            import ray
+        if address is None:
+            folder = ends.enter_context(_short_folder())
+        ends.callback(ray.shutdown, wait_for_processes=True)
+        with _signals_kept():
+            if address is None:
+                _start(ray, cpus, folder)
+            else:
+                _join(ray, address)
+        cluster = _look_at(ray, address)
+        if cluster.cpus < cpus:
+            raise UserError(
+                f"{given} {cpus}", f"is more than the {cluster.cpus} processors of Ray at {address}; give at most that"
+            )
+        yield cluster
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start(ray: Any, cpus: int, folder: str) -> None:
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            object_store_memory=OBJECT_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=folder,
+        )
+    except Exception as error:
+        raise Failure(
+            "Ray", f"does not start here ({_reason(error)}); see that there is memory and disk left"
+        ) from error
+
+
+def _join(ray: Any, address: str) -> None:
+    from ray._private.services import canonicalize_bootstrap_address
+
+    try:
+        there = canonicalize_bootstrap_address("auto") if address == "auto" else address
+    except ConnectionError as error:
+        raise UserError("--address auto", "no Ray runs on this machine; start one: ray start --head") from error
+    _check_answers(there)
+    try:
+        ray.init(there, log_to_driver=False, logging_level=logging.ERROR)
+        if not there.startswith("ray://"):  # there it has been done
+            ray._private.worker._global_node.check_version_info()
+    except Exception as error:
+        if found := re.search(rf"{VERSIONS}.*{VERSIONS}", _chain(error), re.DOTALL):
+            ray_there, python_there, ray_here, python_here = found.groups()
+            problem = (
+                f"is {ray_there} on Python {python_there}, here is {ray_here} on {python_here}; make them the same"
+            )
+        else:
+            problem = f"cannot be joined ({_reason(error)}); from a machine that is none of its nodes, give ray://"
+        raise Failure(f"Ray at {address}", problem) from error
+
+
+def _check_answers(address: str) -> None:
+    """Raise UserError for what is no address, Failure where nobody listens."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"--address {address}", "is no address; give auto, HOST:PORT or ray://HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise Failure(f"Ray at {address}", f"does not answer ({reason}); see that it runs, and on this port") from error
+
+
+def _look_at(ray: Any, address: str | None) -> Cluster:
+    found = ray.cluster_resources()
+    node = ray.get_runtime_context().get_node_id()
+    return Cluster(address, int(found.get("CPU", 0)), int(found.get("GPU", 0)), node)
+
+
+def _chain(error: BaseException | None) -> str:
+    """What an error says, and what those say that it came from."""
+    return f"{error} {_chain(error.__cause__ or error.__context__)}" if error else ""
+
+
+def _reason(error: BaseException) -> str:
+    return one_line(_chain(error))[:300] or type(error).__name__
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """`values` for what begins within, where the environment says nothing itself."""
+    new = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            os.environ.pop(name, None)
+
+
+def _own_environment() -> dict[str, str]:
+    """A key of its own, or Ray would keep one in the user's home; and peers talk on the loopback."""
+    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _key()} | ({"GLOO_SOCKET_IFNAME": loopback} if loopback else {})
+
+
+@cache
+def _key() -> str:
+    return secrets.token_hex(32)  # one a process: Ray remembers it
+
+
+@contextmanager
+def _short_folder() -> Iterator[str]:
+    """A folder for a socket, whose path must be short: the system's own for temporary files may be anywhere."""
+    short = Path("/tmp")
+    place = short if os.access(short, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="fmnist-ray-", dir=place, ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it starts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
