@@ -2,13 +2,14 @@
 
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from fmnist import console as show
 from fmnist.cli import Json, Model, app, print_json
-from fmnist.errors import Failure
+from fmnist.errors import Failure, UserError
 from fmnist.progress import print_notice
 from fmnist.registry import CHAMPION
 from fmnist.tracking.journal import Journal
@@ -104,9 +105,22 @@ def serve(
     model: Model = None,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="where to listen; 127.0.0.1 by default")] = None,
     port: Annotated[int | None, typer.Option(metavar="N", min=1, max=65535, help="8000 by default")] = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="in replicas, on Ray Serve")] = False,
+    replicas: Annotated[
+        str | None, typer.Option(metavar="N", help="how many, or MIN..MAX, as requests ask for; 1 by default")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="of a Ray cluster; one of this machine's own by default")
+    ] = None,
 ) -> None:
     """Answer over HTTP, with the champion, until Ctrl-C; the page for people is at /."""
+    from fmnist.cluster.serving import Replicas
     from fmnist.serve.wiring import run_service
 
+    for option, value in (("--replicas", replicas), ("--address", address)):
+        if value is not None and not cluster:
+            raise UserError(f"{option} {value}", "is for a cluster; give --cluster too")
+    wanted = Replicas.of(replicas or "1") if cluster else None
     workspace, console = open_workspace(print_notice), show.make_console(stderr=True)
-    run_service(workspace, model or CHAMPION, host, port, lambda address: show.show_service(console, address))
+    ready = partial(show.show_service, console)
+    run_service(workspace, model or CHAMPION, host, port, ready, wanted, address)

@@ -34,7 +34,7 @@ JOINING = {
 }
 VERSIONS = r"Ray: (\S+)\s+Python: (\S+)"
 """As Ray's complaint gives them: those there, then those here."""
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,11 @@ class Cluster:
 
 
 @contextmanager
-def connected(address: str | None, cpus: int, given: str = "--workers") -> Iterator[Cluster]:
+def connected(address: str | None, cpus: int, given: str = "--workers", *, logs: bool = False) -> Iterator[Cluster]:
     """The cluster at `address` (auto, HOST:PORT, ray://HOST:PORT); without one RAY_ADDRESS's, or one's own.
 
-    It has `cpus` processors at least; `given` is the option that asked for so many. Raises UserError or Failure.
+    It has `cpus` processors at least; `given` is the option that asked for so many. `logs`: what processes of it say
+    on stderr is said here too. Raises UserError or Failure.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is None and cpus > (here := _processors()):
@@ -70,9 +71,9 @@ def connected(address: str | None, cpus: int, given: str = "--workers") -> Itera
         ends.callback(ray.shutdown, wait_for_processes=True)
         with _signals_kept():
             if address is None:
-                _start(ray, cpus, folder)
+                _start(ray, cpus, folder, logs)
             else:
-                _join(ray, address)
+                _join(ray, address, logs)
         cluster = _look_at(ray, address)
         if cluster.cpus < cpus:
             raise UserError(
@@ -85,14 +86,14 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start(ray: Any, cpus: int, folder: str) -> None:
+def _start(ray: Any, cpus: int, folder: str, logs: bool) -> None:
     try:
         ray.init(
             address="local",
             num_cpus=cpus,
             object_store_memory=OBJECT_BYTES,
             include_dashboard=False,
-            log_to_driver=False,
+            log_to_driver=logs,
             logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
             _temp_dir=folder,
@@ -103,7 +104,7 @@ def _start(ray: Any, cpus: int, folder: str) -> None:
         ) from error
 
 
-def _join(ray: Any, address: str) -> None:
+def _join(ray: Any, address: str, logs: bool) -> None:
     from ray._private.services import canonicalize_bootstrap_address
 
     try:
@@ -112,7 +113,7 @@ def _join(ray: Any, address: str) -> None:
         raise UserError("--address auto", "no Ray runs on this machine; start one: ray start --head") from error
     _check_answers(there)
     try:
-        ray.init(there, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(there, log_to_driver=logs, logging_level=logging.ERROR)
         if not there.startswith("ray://"):  # there it has been done
             ray._private.worker._global_node.check_version_info()
     except Exception as error:
@@ -168,7 +169,9 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 def _own_environment() -> dict[str, str]:
     """A key of its own, or Ray would keep one in the user's home; and peers talk on the loopback."""
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _key()} | ({"GLOO_SOCKET_IFNAME": loopback} if loopback else {})
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _key()}
+    own["RAY_worker_niceness"] = "0"  # else they compute after everything else that runs here
+    return own | ({"GLOO_SOCKET_IFNAME": loopback} if loopback else {})
 
 
 @cache

@@ -1,53 +1,118 @@
-"""A workspace -> its service."""
+"""A workspace -> its service: one in this process, or the same in replicas."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
+from fmnist.cluster.serving import Front, Replicas, serve_replicas
 from fmnist.errors import UserError
 from fmnist.ports import Port, check_ports, is_loopback, netloc
 from fmnist.progress import print_notice
 from fmnist.registry import database_file, names_version, split_address
 from fmnist.serve.guard import Guard, read_key
 from fmnist.serve.keeper import Keeper
-from fmnist.serve.releases import FileSource, Source
+from fmnist.serve.limits import Limits
+from fmnist.serve.logs import log_as_json
+from fmnist.serve.releases import FileSource, SentSource, Source
 from fmnist.serve.rest import RestSource
-from fmnist.serve.server import serve
+from fmnist.serve.server import IDLE_SECONDS, serve
 from fmnist.serve.service import Service
 from fmnist.serve.sqlite import SqliteSource
 from fmnist.settings import Settings
 from fmnist.workspace import Workspace
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a service is made of, here or on another machine, once or more often."""
+
+    source: Source
+    cache: Path | None
+    """A folder in which the model outlasts a restart."""
+    interval: float
+    """Seconds between two looks for a new model."""
+    missing: str
+    """What to say where there is no model."""
+    model_name: str
+    guard: Guard
+    links: Mapping[str, str]
+    log_share: float
+
+    def make(self) -> Service:
+        keeper = Keeper(self.source, self.cache, self.interval, self.missing)
+        return Service(keeper, self.model_name, self.guard, links=self.links, log_share=self.log_share)
+
+    def make_replica(self, number: int) -> Service:
+        """The one with this number on its machine: what it keeps there is its own."""
+        log_as_json()
+        own = self.cache and self.cache.with_name(f"{self.cache.name}-{number}")
+        return replace(self, cache=own).make()
+
+
 def run_service(
-    workspace: Workspace, model: str, host: str | None, port: int | None, ready: Callable[[str], None]
+    workspace: Workspace,
+    model: str,
+    host: str | None,
+    port: int | None,
+    ready: Callable[[str], None],
+    replicas: Replicas | None = None,
+    address: str | None = None,
 ) -> None:
-    """Serve `model` until a signal. `ready` is told the address. Raises UserError or Failure before it listens."""
+    """Serve `model` until a signal. `ready` is told where. Raises UserError or Failure before it listens.
+
+    `replicas`: so many, on the Ray cluster at `address` (without one RAY_ADDRESS's, or one of this machine's own).
+    """
     settings = workspace.settings
     host = host or settings.host
     host = "127.0.0.1" if host == "localhost" else host  # which may be two addresses
     number = port or settings.service_port
-    service = make_service(workspace, model, host, number)
-    check_ports(host, [Port("the service", number, Settings.variable("service_port"))])
+    plan = make_plan(workspace, model, host, number)
+    address = address or os.environ.get("RAY_ADDRESS")
+    if replicas is None or not address:
+        check_ports(host, [Port("the service", number, Settings.variable("service_port"))])
     if not is_loopback(host) and not settings.api_key_file:
         print_notice(f"{host}: whoever reaches this address can ask; FMNIST_API_KEY_FILE asks them for a key")
-    ready(f"http://{netloc(host, number)}")
-    serve(service, host, number)
+    where = f"http://{netloc(host, number)}"
+    if replicas is None:
+        ready(where)
+        serve(plan.make(), host, number)
+    else:
+        limits = Limits()
+        front = Front(host, number, IDLE_SECONDS, 2 * limits.requests, limits.drain)  # it refuses by itself before
+        plan = replace(plan, source=_portable(plan.source)) if address else plan
+        serve_replicas(plan.make_replica, replicas, front, address, lambda: ready(where))
 
 
 def make_service(workspace: Workspace, model: str, host: str, port: int) -> Service:
     """The service for `model`: champion (it follows it), a version, a run, models:/…, an .onnx file."""
+    return make_plan(workspace, model, host, port).make()
+
+
+def make_plan(workspace: Workspace, model: str, host: str, port: int) -> Plan:
+    """What the service for `model` is made of. Raises UserError."""
     settings = workspace.settings
     source, kept = _source(workspace, model)
-    cache = settings.home / "serving" / kept if kept else None
-    missing = f"{settings.model_name} has no {model} yet; train one: fmnist train"
-    return Service(
-        Keeper(source, cache, settings.poll_seconds, missing),
-        settings.model_name,
-        Guard(_hosts(settings, host, port), read_key(settings.api_key_file) if settings.api_key_file else None),
+    return Plan(
+        source=source,
+        cache=settings.home / "serving" / kept if kept else None,
+        interval=settings.poll_seconds,
+        missing=f"{settings.model_name} has no {model} yet; train one: fmnist train",
+        model_name=settings.model_name,
+        guard=Guard(_hosts(settings, host, port), read_key(settings.api_key_file) if settings.api_key_file else None),
         links=_links(workspace),
         log_share=settings.log_share,
     )
+
+
+def _portable(source: Source) -> Source:
+    """One that works on other machines too. Raises UserError."""
+    if isinstance(source, FileSource):
+        return SentSource(source)
+    if isinstance(source, SqliteSource):
+        raise UserError("MLFLOW_TRACKING_URI", "is a database of this machine; give the address of an MLflow server")
+    return source
 
 
 def _source(workspace: Workspace, model: str) -> tuple[Source, str]:

@@ -1,0 +1,90 @@
+"""What `serve --cluster` is asked for, as far as it needs no Ray; with one: tests/platform/test_cluster_serving.py."""
+
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fmnist.cluster.serving import Replicas, ReplicasLines
+from fmnist.errors import UserError
+from fmnist.run import Run
+from fmnist.serve.releases import FileSource, SentSource
+from fmnist.serve.wiring import make_plan
+from fmnist.settings import Settings
+from fmnist.workspace import Workspace
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(("given", "wanted"), [("1", (1, 1)), (" 12 ", (12, 12)), ("2..5", (2, 5)), ("3..3", (3, 3))])
+def test_replicas_are_a_number_or_bounds(given: str, wanted: tuple[int, int]) -> None:
+    replicas = Replicas.of(given)
+    assert (replicas.least, replicas.most) == wanted
+    assert ("autoscaling_config" in replicas.options()) is (wanted[0] < wanted[1])
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "3..2", "0..2", "two", "", "1..", "1...2", "1.5"])
+def test_what_is_no_number_of_replicas_is_told(given: str) -> None:
+    with pytest.raises(UserError, match=r"is no number of replicas; give one from 1 on, or MIN..MAX"):
+        Replicas.of(given)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--replicas 2", "--replicas 2: is for a cluster; give --cluster too"),
+        ("--address auto", "--address auto: is for a cluster; give --cluster too"),
+        ("--cluster --replicas none", "--replicas none: is no number of replicas"),
+        ("--cluster --replicas 5000", "--replicas 5000: is more than the"),
+        ("--cluster --model none.onnx", "none.onnx: is not there; name an .onnx file"),
+        ("--cluster --address host:6379", "MLFLOW_TRACKING_URI: is a database of this machine; give the address of an"),
+    ],
+)
+def test_what_cannot_be_served_is_told(fmnist: Command, arguments: str, told: str) -> None:
+    code, out, err = fmnist("serve", *arguments.split())
+    assert (code, out) == (2, "")
+    assert err.startswith(f"fmnist: {told}") and err.count("\n") == 1
+
+
+def test_an_address_where_nobody_is_is_told(fmnist: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    code, _, err = fmnist("serve", "--cluster", "--address", "127.0.0.1:1")
+    assert code == 1
+    assert err.startswith("fmnist: Ray at 127.0.0.1:1: does not answer (Connection refused); see that it runs")
+
+
+def test_a_plan_makes_the_same_service_elsewhere(workspace: Workspace, finished: Run, tmp_path: Path) -> None:
+    plan = pickle.loads(pickle.dumps(make_plan(workspace, "champion", "127.0.0.1", 8000)))
+    caches = [plan.make_replica(number).keeper._cache for number in (0, 1)]
+    assert [cache.name for cache in caches] == ["fashion-mnist@champion-0", "fashion-mnist@champion-1"]
+    assert {cache.parent for cache in caches} == {workspace.settings.home / "serving"}
+
+
+def test_a_file_that_is_sent_along_is_the_file(finished: Run, tmp_path: Path) -> None:
+    here = FileSource(finished.model)
+    source: Any = pickle.loads(pickle.dumps(SentSource(here)))
+    assert source.find() == here.find()
+    assert source.fetch(source.find(), tmp_path).read_bytes() == finished.model.read_bytes()
+
+
+def test_replicas_lines_come_as_they_were_written_and_rays_own_do_not() -> None:
+    told = io.StringIO()
+    lines: Any = ReplicasLines(told)
+    print('\x1b[36m(ServeReplica:fmnist:fmnist pid=7, ip=10.0.0.2)\x1b[0m {"a": 1}', file=lines)
+    print("\x1b[33m(raylet)\x1b[0m Task failed.", file=lines)
+    print("(ServeReplica:fmnist:fmnist pid=8) (in brackets)", file=lines)
+    print("fmnist: a notice", file=lines, flush=True)
+    assert told.getvalue() == '{"a": 1}\n(in brackets)\nfmnist: a notice\n'
+
+
+def test_the_key_goes_along_and_is_asked_for(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("0123456789abcdef")
+    key.chmod(0o600)
+    workspace = Workspace(Settings(home=tmp_path, api_key_file=key))
+    plan = pickle.loads(pickle.dumps(make_plan(workspace, "champion", "127.0.0.1", 8000)))
+    key.unlink()
+    assert plan.make().guard._key == b"0123456789abcdef"
