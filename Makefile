@@ -51,8 +51,8 @@ logs: ## what the platform's services say, e.g. make logs ARGS=mlflow; Ctrl-C en
 reset: ## delete the platform's data, after asking
 	@$(PYTHON) platform/verbs.py reset $(ARGS)
 
-platform-train: ## train in the platform's notebook container, e.g. make platform-train ARGS="--epochs 3"
-	@$(PYTHON) platform/verbs.py train $(ARGS)
+platform-train: ## train in the platform's notebook container, e.g. make platform-train ARGS="--epochs 3"; WORKERS=2 on the cluster
+	@$(PYTHON) platform/verbs.py train $(if $(WORKERS),--workers $(WORKERS)) $(ARGS)
 
 backup: ## one verified set of all that the platform has recorded, into var/backups; a training may go on
 	@$(PYTHON) platform/verbs.py backup $(ARGS)

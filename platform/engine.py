@@ -84,13 +84,17 @@ def _check_age(what: str, version: str, oldest: tuple[int, int]) -> None:
 
 
 def settings() -> dict[str, str]:
-    """As compose sees them: .env, and the environment over it."""
-    found = {}
-    for line in (ROOT / ".env").read_text().splitlines():
+    """As compose sees them: .env, if there is one yet, and the environment over it."""
+    found, file = {}, ROOT / ".env"
+    for line in file.read_text().splitlines() if file.exists() else ():
         name, equals, value = line.strip().partition("=")
         if equals and not name.startswith("#"):
             found[name.strip()] = value.strip().strip("'\"")
     return {**found, **os.environ}
+
+
+def has_profile(name: str) -> bool:
+    return name in (settings().get("COMPOSE_PROFILES") or "").split(",")
 
 
 def project() -> str:

@@ -8,7 +8,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from engine import ROOT, Trouble, check_engine, compose, containers, docker, project, settings
+from engine import ROOT, Trouble, check_engine, compose, containers, docker, has_profile, project, settings
 from ports import Wanted, number_problem, taken_problem
 
 SERVICES = {  # whose pages a browser opens: name, setting, default
@@ -17,9 +17,13 @@ SERVICES = {  # whose pages a browser opens: name, setting, default
     "mlflow": ("MLflow", "FMNIST_MLFLOW_PORT", "5000"),
     "api": ("Service", "FMNIST_SERVICE_PORT", "8000"),
 }
+CLUSTER = {"ray-head": ("Ray", "RAY_DASHBOARD_PORT", "8265")}
+"""Of the profile `cluster`; on this machine alone, whatever FMNIST_HOST is."""
 WRITTEN = ("var/data", "var/home", "var/models", "var/runs", "var/tensorboard", "notebooks")
 """What the notebook writes to."""
-GENERATED = ("postgres_password", "mlflow_database_password", "jupyter_token")
+LABEL = '{{index .Config.Labels "fmnist.profiles"}}'
+"""The profiles that the notebook's image was built with."""
+GENERATED = ("postgres_password", "mlflow_database_password", "jupyter_token", "ray_token")
 
 
 def prepare() -> None:
@@ -78,21 +82,42 @@ def check_own_ports() -> None:
     values = settings()
     wanted = {
         service: Wanted(variable, name, values.get(variable) or default)
-        for service, (name, variable, default) in SERVICES.items()
+        for service, (name, variable, default) in {**SERVICES, **_clusters()}.items()
     }
     problem = number_problem(wanted.values())
     if not problem:
         running = {container["Service"] for container in containers() if container["State"] == "running"}
-        others = [port for service, port in wanted.items() if service not in running]
-        problem = taken_problem(values.get("FMNIST_HOST") or "127.0.0.1", others)
+        free = {service: port for service, port in wanted.items() if service not in running}
+        own = [free.pop(service) for service in CLUSTER if service in free]
+        host = values.get("FMNIST_HOST") or "127.0.0.1"
+        problem = taken_problem(host, free.values()) or taken_problem("127.0.0.1", own)
     if problem:
         raise Trouble(problem)
+
+
+def _clusters() -> dict[str, tuple[str, str, str]]:
+    return CLUSTER if has_profile("cluster") else {}
+
+
+def _settle_cluster() -> None:
+    """Before a start: the notebook has Ray if there is to be a cluster; one that is not to be is gone."""
+    if has_profile("cluster"):
+        told = docker("image", "inspect", "--format", LABEL, f"{project()}/notebook", check=False, capture_output=True)
+        if told.returncode == 0 and "cluster" not in told.stdout.strip().split(","):
+            raise Trouble("the notebook's image: was built without Ray; make build")
+        return
+    named = ("--filter", f"label=com.docker.compose.project={project()}")
+    for service in ("ray-head", "ray-worker"):
+        of_it = ("--filter", f"label=com.docker.compose.service={service}")
+        if left := docker("ps", "--all", "--quiet", *named, *of_it, capture_output=True).stdout.split():
+            docker("rm", "--force", *left, capture_output=True)
 
 
 def bring_up(arguments: list[str]) -> None:
     """Start everything, wait until all is healthy, and say where it is. Raises Trouble."""
     prepare()
     check_own_ports()
+    _settle_cluster()
     done = compose("up", "--detach", "--wait", "--wait-timeout", "180", *arguments, check=False)
     if done.returncode:
         for container in containers():
@@ -116,6 +141,8 @@ def show_pages() -> None:
         if service == "notebook":
             page = f"/lab/tree/fashion_mnist.ipynb?token={(ROOT / 'secrets' / 'jupyter_token').read_text().strip()}"
         print(f"  {name:12} http://{host}:{values.get(variable) or default}{page}")
+    for name, variable, default in _clusters().values():
+        print(f"  {name:12} http://localhost:{values.get(variable) or default} (its token is in secrets/ray_token)")
     print("\nmake stop stops it, and keeps everything")
 
 

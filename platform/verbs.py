@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from engine import ROOT, Trouble, check_engine, compose, containers, docker
+from engine import ROOT, Trouble, check_engine, compose, containers, docker, has_profile
 from keeping import backup
 from restoring import restore
 from starting import GENERATED, bring_up, check_started, prepare, show_pages
@@ -61,8 +61,11 @@ def logs(arguments: list[str]) -> None:
 def train(arguments: list[str]) -> None:
     """`fmnist train` in the notebook's container: its own exit code."""
     check_started()
-    if not any(container["Service"] == "notebook" and container["State"] == "running" for container in containers()):
+    running = {container["Service"] for container in containers() if container["State"] == "running"}
+    if "notebook" not in running:
         raise Trouble("the platform: does not run; make start")
+    if "--workers" in arguments and "ray-head" not in running:
+        raise Trouble("the cluster: does not run; COMPOSE_PROFILES=cluster in .env, make build, make start")
     terminal = [] if sys.stdin.isatty() and sys.stdout.isatty() else ["--no-TTY"]
     sys.exit(compose("exec", *terminal, "notebook", "fmnist", "train", *arguments, check=False).returncode)
 
@@ -70,8 +73,9 @@ def train(arguments: list[str]) -> None:
 def wheels(arguments: list[str]) -> None:
     """Fetch what the images' Dockerfiles install, as the images' own Python wants it."""
     check_engine()
-    folder, mark = ROOT / "platform" / "wheels", ROOT / "platform" / "wheels" / "constraints.txt"
-    mark.unlink(missing_ok=True)
+    folder, marks = ROOT / "platform" / "wheels", {"constraints.txt": True, "cluster.txt": has_profile("cluster")}
+    for mark in marks:
+        (folder / mark).unlink(missing_ok=True)
     given = [name for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS") if os.environ.get(name)]
     options = ["--user", f"{os.getuid()}:{os.getgid()}", "--env", "HOME=/tmp"]
     options += [option for name in given for option in ("--env", name)]
@@ -79,11 +83,13 @@ def wheels(arguments: list[str]) -> None:
         options += ["--volume", f"{Path(local).resolve()}:{local}:ro"]
     options += ["--volume", f"{ROOT}:/checkout:ro", "--volume", f"{folder}:/wheels"]
     needs = ["/checkout[notebook]", "/checkout[serve]", *_build_needs()]
+    needs += ["/checkout[cluster]"] if marks["cluster.txt"] else []
     for file in sorted((ROOT / "platform").glob("*/requirements.txt")):
         needs += ["--requirement", f"/checkout/platform/{file.parent.name}/requirements.txt"]
     command = ["python", "-m", "pip", "download", "--dest", "/wheels", "--constraint", "/checkout/constraints.txt"]
     docker("run", "--rm", *options, "python:3.11-slim-bookworm", *command, *needs, *arguments)
-    shutil.copy(ROOT / "constraints.txt", mark)  # it is complete for these: install.sh compares
+    for mark in filter(marks.get, marks):  # it is complete for these: install.sh compares
+        shutil.copy(ROOT / "constraints.txt", folder / mark)
 
 
 def _build_needs() -> list[str]:

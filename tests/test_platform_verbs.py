@@ -90,7 +90,7 @@ def test_no_key_is_asked_for_until_somebody_writes_one(monkeypatch: pytest.Monke
 def test_every_setting_of_compose_is_explained() -> None:
     named = set(re.findall(r"\$\{([A-Z0-9_]+)", (PLATFORM.parent / "compose.yaml").read_text()))
     explained = set(re.findall(r"^#?([A-Z0-9_]+)=", (PLATFORM.parent / ".env.example").read_text(), re.MULTILINE))
-    assert named == explained - {"COMPOSE_PROFILES"}
+    assert named == explained
 
 
 def test_images_install_pinned_packages_only() -> None:
@@ -107,6 +107,31 @@ def test_every_page_has_a_published_port_and_a_service_of_compose() -> None:
     for service, (_, variable, default) in load("starting").SERVICES.items():
         assert f"\n  {service}:" in composed
         assert f'ports: ["${{FMNIST_HOST:-127.0.0.1}}:${{{variable}:-{default}}}:' in composed
+
+
+def test_rays_dashboard_is_published_on_this_machine_alone_and_nothing_else_of_ray_is() -> None:
+    composed = (PLATFORM.parent / "compose.yaml").read_text()
+    head, worker = re.findall(r"^  ray-(?:head|worker):.*\n((?:    .*\n)+)", composed, re.MULTILINE)
+    ((_, variable, default),) = load("starting").CLUSTER.values()
+    assert f'ports: ["127.0.0.1:${{{variable}:-{default}}}:8265"]' in head
+    assert "ports:" not in worker and "networks: [cluster]" in worker
+    assert re.search(r"^  cluster: \{internal: true\}", composed, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("profiles", "wanted"), [("", False), ("s3", False), ("cluster", True), ("s3,cluster", True), ("clusters", False)]
+)
+def test_the_cluster_is_there_if_its_profile_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, profiles: str, wanted: bool
+) -> None:
+    engine = load("engine")
+    monkeypatch.setattr(engine, "ROOT", tmp_path)
+    monkeypatch.delenv("COMPOSE_PROFILES", raising=False)
+    assert not engine.has_profile("cluster")  # before the first start, without .env
+    (tmp_path / ".env").write_text(f"COMPOSE_PROFILES={profiles}\n")
+    assert engine.has_profile("cluster") is wanted
+    monkeypatch.setenv("COMPOSE_PROFILES", "cluster")
+    assert engine.has_profile("cluster")
 
 
 def test_they_use_nothing_that_python_3_8_lacks() -> None:

@@ -1,0 +1,165 @@
+"""The profile `cluster`: Ray's head and a worker in containers of their own, and what strangers meet there."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from ..helpers import free_port
+from .test_safety import check_confined, check_nothing_told
+
+RAY = ("ray-head", "ray-worker")
+GCS, CLIENT, DASHBOARD, AGENT = 6379, 10001, 8265, 52365
+JOIN = "import ray; ray.init({!r}, log_to_driver=False); print(len(ray.nodes()), ray.cluster_resources()['CPU'])"
+
+
+@pytest.fixture(scope="module")
+def cluster(make_platform: Callable[..., Any]) -> Any:
+    """A platform with a head and a worker of a core each."""
+    platform = make_platform(COMPOSE_PROFILES="cluster", RAY_DASHBOARD_PORT=str(free_port()))
+    platform.dashboard = f"http://127.0.0.1:{platform.environment['RAY_DASHBOARD_PORT']}"
+    platform.told = platform.make("start").stdout
+    platform.ray_token = (platform.folder / "secrets" / "ray_token").read_text()
+    return platform
+
+
+LOAD = """
+import json, requests, time
+answers, failures, end = {}, [], None
+with requests.Session() as session:
+    while end is None or time.monotonic() < end:
+        reply = session.post("http://ray-head:8000/predict", data=bytes(784), timeout=60)
+        if reply.status_code != 200:
+            failures.append(reply.text)
+            continue
+        last = reply.json()["model"]["version"]
+        if not answers:
+            print("it answers", flush=True)
+        answers[last] = answers.get(last, 0) + 1
+        if last == "2" and end is None:
+            end = time.monotonic() + 5  # until both replicas have it
+print(json.dumps({"answers": answers, "failures": failures, "last": last}))
+"""
+END = "import psutil; [one.terminate() for one in psutil.process_iter() if 'serve' in one.cmdline()[1:3]]"
+
+
+def addresses(platform: Any, service: str) -> list[str]:
+    return [str(of["IPAddress"]) for of in platform.inspect(service)["NetworkSettings"]["Networks"].values()]
+
+
+def test_the_notebook_is_a_node_that_computes_nothing(cluster: Any) -> None:
+    port = cluster.environment["RAY_DASHBOARD_PORT"]
+    assert f"Ray          http://localhost:{port} (its token is in secrets/ray_token)" in cluster.told
+    for address in ("ray-head:6379", "ray://ray-head:10001"):
+        joined = ["python", "-c", JOIN.format(address)]
+        cluster.wait(lambda: cluster.inside(*joined, check=False).stdout == "3 2.0\n", "three nodes with two cores")  # noqa: B023
+
+
+def test_only_the_dashboard_is_published_and_only_on_loopback(cluster: Any) -> None:
+    head, worker = (cluster.inspect(service)["NetworkSettings"]["Ports"] for service in RAY)
+    port = cluster.environment["RAY_DASHBOARD_PORT"]
+    assert [bound for bound in head.values() if bound] == [[{"HostIp": "127.0.0.1", "HostPort": port}]]
+    assert not any(worker.values())
+
+
+@pytest.mark.parametrize("service", ["tensorboard", "api", "postgres"])
+def test_the_others_do_not_reach_it(cluster: Any, service: str) -> None:
+    for node in RAY:
+        for place in (node, *addresses(cluster, node)):
+            for port in (GCS, DASHBOARD, AGENT, CLIENT):
+                knock = f"exec 3<>/dev/tcp/{place}/{port}"
+                done = cluster.inside("timeout", "2", "bash", "-c", knock, service=service, check=False)
+                assert done.returncode != 0, (place, port)
+    assert cluster.inside("timeout", "2", "bash", "-c", f"exec 3<>/dev/tcp/ray-head/{GCS}").returncode == 0  # who may
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "Bearer wrong"}, {"X-Ray-Authorization": "Bearer " + "0" * 64}]
+)
+def test_without_the_token_the_dashboard_tells_nothing_and_takes_no_job(cluster: Any, headers: dict[str, str]) -> None:
+    job = {"entrypoint": "id"}
+    paths = ("api/jobs/", "nodes?view=summary", "api/v0/logs", "api/cluster_status", "api/serve/applications/")
+    asked = [cluster.http.get(f"{cluster.dashboard}/{path}", headers=headers, timeout=60) for path in paths]
+    asked += [cluster.http.post(f"{cluster.dashboard}/api/jobs/", json=job, headers=headers, timeout=60)]
+    assert {answer.status_code for answer in asked} <= {401, 403}
+    right = {"Authorization": f"Bearer {cluster.ray_token}"}
+    listed = cluster.http.get(f"{cluster.dashboard}/api/jobs/", headers=right, timeout=60)
+    assert listed.status_code == 200
+    assert [job for job in listed.json() if job["type"] == "SUBMISSION"] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "told"), [("ray-head:6379", "uthenticat"), ("ray://ray-head:10001", "ray client connection timeout")]
+)
+@pytest.mark.parametrize("given", ["RAY_AUTH_TOKEN_PATH=/etc/hostname", "RAY_AUTH_MODE=disabled"])
+def test_without_the_token_nobody_joins(cluster: Any, given: str, address: str, told: str) -> None:
+    quick = [f"RAY_CLIENT_{which}_CONNECTION_TIMEOUT_S=3" for which in ("INITIAL", "MAX")]
+    settings = [given, *quick, "RAY_gcs_server_request_timeout_seconds=5"]
+    options = [option for setting in settings for option in ("--env", setting)]
+    command = ["exec", "--no-TTY", *options, "notebook", "timeout", "60", "python", "-c", JOIN.format(address)]
+    done = cluster.compose(*command, check=False)
+    assert done.returncode != 0 and done.stdout == ""
+    assert told in done.stderr
+
+
+@pytest.mark.parametrize("node", RAY)
+def test_without_the_token_a_nodes_agent_does_nothing(cluster: Any, node: str) -> None:
+    ask = f"import urllib.request; urllib.request.urlopen('http://{node}:{AGENT}/api/job_agent/jobs/', b'{{}}', 5)"
+    assert "401" in cluster.inside("python", "-c", ask, check=False).stderr
+
+
+@pytest.mark.parametrize("service", RAY)
+def test_a_node_can_do_no_more_than_it_must(cluster: Any, service: str) -> None:
+    check_confined(cluster, service)
+
+
+def test_no_secret_is_told(cluster: Any) -> None:
+    check_nothing_told(cluster, (*RAY, "notebook"))
+
+
+def test_both_nodes_serve_and_no_request_fails_while_the_champion_changes(cluster: Any) -> None:
+    for _ in range(2):
+        cluster.inside(*cluster.train_few(1))
+    serve = ["exec", "--detach", "notebook", "fmnist", "serve", "--cluster", "--replicas", "2", "--host", "0.0.0.0"]
+    cluster.compose(*serve)
+    ping = ["timeout", "5", "healthcheck", "8000", "/ping", "ray-head", "200"]
+    cluster.wait(lambda: cluster.inside(*ping, service="ray-head", check=False).returncode == 0, "the service")
+    for node in RAY:
+        assert "ray::ServeReplica" in cluster.compose("top", node).stdout
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": cluster.environment}
+    command = ["docker", "compose", "exec", "--no-TTY", "notebook", "python", "-c", LOAD]
+    with subprocess.Popen(command, cwd=cluster.folder, **pipes) as load:
+        assert load.stdout is not None and load.stdout.readline() == "it answers\n"
+        cluster.inside("fmnist", "promote", "2")
+        out, err = load.communicate(timeout=120)
+    told = json.loads(out or err)
+    assert told["failures"] == [] and told["answers"].keys() == {"1", "2"} and told["last"] == "2"
+    cluster.inside("python", "-c", END)
+    cluster.wait(lambda: "ServeReplica" not in cluster.compose("top", "ray-worker").stdout, "the service to end")
+
+
+def test_this_machines_other_addresses_reach_nothing(cluster: Any) -> None:
+    port = int(cluster.environment["RAY_DASHBOARD_PORT"])
+    for found in psutil.net_if_addrs().values():
+        for address in found:
+            if address.family == socket.AF_INET and not address.address.startswith("127."):
+                with socket.socket() as probe:
+                    probe.settimeout(2)
+                    assert probe.connect_ex((address.address, port)) != 0, address.address
+
+
+def test_without_the_profile_it_is_gone_and_the_rest_goes_on(cluster: Any) -> None:
+    assert {"ray-head", "ray-worker"} <= {
+        line.split()[0] for line in cluster.make("status").stdout.splitlines() if line.strip()
+    }
+    plain = cluster.environment | {"COMPOSE_PROFILES": ""}
+    told = cluster.make("start", env=plain).stdout
+    assert "Service " in told and "Ray " not in told
+    running = [json.loads(line) for line in cluster.compose("ps", "--all", "--format", "json").stdout.splitlines()]
+    assert {one["Service"] for one in running} == {"postgres", "mlflow", "tensorboard", "notebook", "api"}
+    told = cluster.complaint("platform-train", "WORKERS=2", COMPOSE_PROFILES="")
+    assert told == "the cluster: does not run; COMPOSE_PROFILES=cluster in .env, make build, make start"
