@@ -12,6 +12,7 @@ from fmnist.cli import Json, Model, app, print_json
 from fmnist.errors import Failure, UserError
 from fmnist.progress import print_notice
 from fmnist.registry import CHAMPION
+from fmnist.tracking.elsewhere import ask_mlflow, forget_elsewhere
 from fmnist.tracking.journal import Journal
 from fmnist.workspace import open_workspace
 
@@ -51,17 +52,24 @@ def sync(
     """Send what MLflow and TensorBoard do not have yet."""
     workspace = open_workspace(print_notice)
     chosen = [workspace.find_run(reference) for reference in runs] if runs else workspace.runs()
-    left: list[Failure] = []
+    known = {} if follow or again else ask_mlflow(workspace.destinations, chosen)
+    left: list[Failure | UserError] = []
     for run in chosen:
         try:
-            if not runs and not Journal(run.journal).has("start"):
+            records = Journal(run.journal).read()
+            if not runs and not records:
                 continue  # it was not meant to be tracked
+            if not follow and not again:
+                forget_elsewhere(run, workspace.destinations, known)
             errors = workspace.sync(run, follow=follow, again=again)
         except Failure as busy:
             left.append(busy)
             continue
         left += [Failure(f"run {run.id}, {lane}", error) for lane, error in errors.items()]
-        print_notice(f"run {run.id}: {'not all is sent' if errors else 'all is sent'}")
+        unfinished = "" if records and records[-1]["key"] == "end" else " that is here; it is not finished"
+        print_notice(f"run {run.id}: {'not all is sent' if errors else f'all is sent{unfinished}'}")
+    if isinstance(known, Failure | UserError) and not left:
+        left.append(known)
     for failure in left[1:]:
         print_notice(str(failure))
     if left:

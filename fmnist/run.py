@@ -11,11 +11,11 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -31,6 +31,7 @@ LATEST = "latest"
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{5}")
 """What `create_run` names runs."""
 T = TypeVar("T")
+_adapter: Callable[[Any], Any] = cache(TypeAdapter)  # to build one takes longer than to read a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,7 @@ class Result:
     test_confusion: list[list[int]]
     """[C][C] counts: rows are the true classes, columns the predicted ones."""
     model_sha256: str
+    ended: float | None = None  # Unix time
 
 
 class AboutData(TypedDict):
@@ -169,7 +171,8 @@ class Run:
     def _read(self, name: str, kind: type[T]) -> T:
         path = self.folder / name
         try:
-            return TypeAdapter(kind).validate_json(path.read_bytes())
+            values: T = _adapter(kind).validate_json(path.read_bytes())
+            return values
         except OSError as error:
             raise Failure(path, f"cannot be read ({error.strerror}); restore it, or remove the folder") from error
         except ValidationError as error:
@@ -199,15 +202,14 @@ class Run:
 def create_run(root: Path, about: About) -> Run:
     """A new run in the folder of runs `root`, its configuration written."""
     moment = datetime.fromisoformat(about.created)
-    millisecond = moment.microsecond // 1000
-    run = Run(make_folder(root) / f"{moment:%Y%m%d-%H%M%S}-{millisecond:03}{secrets.token_hex(1)}")
+    run = Run(make_folder(root) / f"{moment:%Y%m%d-%H%M%S}-{moment.microsecond // 1000:03}{secrets.token_hex(1)}")
     try:
         run.folder.mkdir()
         sync_folder(root)  # or a power cut takes the folder, with every checkpoint that was synced in it
     except OSError as error:
         raise Failure(run.folder, f"cannot be made ({error.strerror}); make room or mend the folder") from error
     try:
-        write_whole(run.folder / "config.json", TypeAdapter(About).dump_json(about, indent=1))
+        write_whole(run.folder / "config.json", _adapter(About).dump_json(about, indent=1))
     except Failure:
         run.folder.rmdir()
         raise
@@ -236,6 +238,8 @@ def find_run(root: Path, reference: str, *, finished: bool = False) -> Run:
     if len(found := exact or matching) == 1:
         return found[0]
     problem = f"could be any of {', '.join(run.id for run in found)}" if found else f"there is no such run in {root}"
+    if RUN_ID.fullmatch(reference) and (root / reference).is_dir():
+        raise UserError(root / reference, "has no config.json, so it is no whole run; copy its folder again")
     raise UserError(f"run {reference!r}", f"{problem}; fmnist runs lists them")
 
 

@@ -193,6 +193,7 @@ def _finish(
         test=test.scores,
         test_confusion=test.confusion.tolist(),
         model_sha256=sha256_of(run.model),
+        ended=time.time(),
     )
     run.write_result(result)
     return result, answers

@@ -24,6 +24,7 @@ from fmnist.registry import Registry, names_version
 from fmnist.run import LATEST, Run, check_same_config, find_run, list_runs
 from fmnist.scores import Evaluation
 from fmnist.settings import RESTORING, Settings
+from fmnist.tracking.elsewhere import check_journal
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.shipper import is_pending, ship
 from fmnist.tracking.tracker import NULL, JournalTracker, Tracker
@@ -153,8 +154,8 @@ class Workspace:
 
         `again`: whatever they had. Raises Failure for a run that was not tracked to its end.
         """
-        if not follow and not Journal(run.journal).has("end" if run.is_whole else "start"):
-            raise Failure(f"run {run.id}", f"was not tracked; have it done: fmnist train --resume {run.id}")
+        if not follow:
+            check_journal(run)
         if again:
             run.shipping.unlink(missing_ok=True)
         sinks = self.destinations.sinks(run)

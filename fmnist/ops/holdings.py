@@ -1,5 +1,6 @@
 """What lies in a workspace: data, records of runs, what killed processes left."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fmnist.data import inspect_data
@@ -9,7 +10,9 @@ from fmnist.data.sources import WHAT_TO_GIVE
 from fmnist.errors import Failure, UserError, one_line
 from fmnist.files import is_locked, left_scratch
 from fmnist.ops.finding import Finding, complaint
+from fmnist.registry import database_file
 from fmnist.run import Run, list_runs
+from fmnist.tracking.elsewhere import Known, ask_mlflow, lanes_elsewhere
 from fmnist.tracking.shipper import is_pending
 from fmnist.tracking.wiring import Destinations
 
@@ -52,13 +55,22 @@ def records(home: Path, destinations: Destinations, *, tracked: bool) -> Finding
 
 def left_behind(home: Path, destinations: Destinations) -> list[Run]:
     """The runs whose records are not all sent, and that nobody trains or sends now. Raises Failure for damage."""
+    runs = list_runs(home / "runs")
+    known = known_here(destinations, runs)
     return [
         run
-        for run in list_runs(home / "runs")
+        for run in runs
         if not run.is_locked
         and not is_locked(run.folder / "shipping.lock")
-        and is_pending(run, destinations.sinks(run))
+        and (is_pending(run, destinations.sinks(run)) or lanes_elsewhere(run, destinations, known))
     ]
+
+
+def known_here(destinations: Destinations, runs: Sequence[Run]) -> Known:
+    """What MLflow has, where its database is at hand: to ask a server for all its runs takes too long."""
+    if database_file(destinations.mlflow_uri) is None:
+        return UserError(destinations.mlflow_uri, "is not asked; fmnist sync does")
+    return ask_mlflow(destinations, runs)
 
 
 def leftovers(home: Path) -> Finding:

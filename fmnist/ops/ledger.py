@@ -5,7 +5,6 @@ whoever holds its database, not over its API.
 """
 
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +12,11 @@ from typing import Any
 from fmnist.errors import Failure
 from fmnist.files import file_of
 from fmnist.registry import RUN_ID_TAG, Registry
+from fmnist.tracking.elsewhere import all_pages
 
 DELETED = "deleted"
 MILLISECONDS = 1000
+PAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,11 @@ def read_ledger(registry: Registry, days: int) -> Ledger:
     with registry.client() as client:
         from mlflow.entities import ViewType
 
-        experiments = list(_pages(client.search_experiments, view_type=ViewType.ALL))
+        experiments = list(all_pages(client.search_experiments, view_type=ViewType.ALL))
         ids = [experiment.experiment_id for experiment in experiments]
-        found = list(_pages(client.search_runs, ids, run_view_type=ViewType.ALL)) if ids else []
+        found = list(all_pages(client.search_runs, ids, run_view_type=ViewType.ALL)) if ids else []
         runs = [run for run in found if RUN_ID_TAG in run.data.tags]
-        versions = list(_pages(client.search_model_versions))
+        versions = list(all_pages(client.search_model_versions))
         models = _models_by_run(client, ids)
         old = _deleted_before(client, runs, days)
         holds_database = hasattr(_store(client), "_hard_delete_run")
@@ -129,20 +130,10 @@ def _store(client: Any) -> Any:
     return client._tracking_client.store
 
 
-def _pages(search: Callable[..., Any], *given: Any, **options: Any) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(*given, **options, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
 def _models_by_run(client: Any, experiments: list[str]) -> dict[str, list[Any]]:
     """The models that MLflow keeps, by the run that logged them; deleted ones too, where it can be asked for those."""
     store = _store(client)
-    found = list(_pages(client.search_logged_models, experiments)) if experiments else []
+    found = list(all_pages(client.search_logged_models, experiments, max_results=PAGE)) if experiments else []
     if hasattr(store, "_get_deleted_logged_models"):
         found += [store.get_logged_model(name, allow_deleted=True) for name in store._get_deleted_logged_models()]
     models: dict[str, list[Any]] = {}

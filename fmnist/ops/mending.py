@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from fmnist.errors import Failure, one_line
 from fmnist.ops.doctor import Patient
 from fmnist.ops.finding import Finding
-from fmnist.ops.holdings import left_behind, left_over
+from fmnist.ops.holdings import known_here, left_behind, left_over
 from fmnist.ops.secrecy import known_secrets
+from fmnist.tracking.elsewhere import forget_elsewhere
 from fmnist.tracking.shipper import ship
 
 
@@ -40,6 +41,7 @@ def _leftovers(patient: Patient) -> Iterator[str]:
 def _records(patient: Patient) -> Iterator[str]:
     """As `fmnist sync` does; a place that does not answer is not asked for every run."""
     for run in left_behind(patient.home, patient.destinations):
+        forget_elsewhere(run, patient.destinations, known_here(patient.destinations, [run]))
         if errors := ship(run, patient.destinations.sinks(run), follow=False):
             yield from (f"run {run.id}, {lane}: {error}" for lane, error in errors.items())
             return

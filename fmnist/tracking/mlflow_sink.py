@@ -15,12 +15,15 @@ from typing import Any
 import numpy as np
 
 from fmnist.errors import Failure
-from fmnist.files import file_of, sha256_of
+from fmnist.files import file_of
 from fmnist.registry import CHAMPION, RUN_ID_TAG, make_database  # its import also sets how patient MLflow is
 from fmnist.scores import class_scores
 from fmnist.tracking.journal import Record
 from fmnist.tracking.pictures import matrix_png, mistakes_png
-from fmnist.tracking.records import decode
+from fmnist.tracking.records import decode, model_of
+
+SOURCE = "fmnist train"
+"""What MLflow says that runs come from."""
 
 
 class MlflowSink:
@@ -45,9 +48,16 @@ class MlflowSink:
         self._experiment: str | None = None
         self._run: str | None = None
         self._names: list[str] = []
+        self._facts: dict[str, str] = {}
+        self._latest = 0  # of what was sent: milliseconds
+
+    @property
+    def there(self) -> str | None:
+        return self._run
 
     def send(self, record: Record) -> None:
         """Raises whatever MLflow raises; the record may be sent again."""
+        self._latest = _milliseconds(record)
         if record["key"] == "start":
             self._start(record)
         elif record["key"] == "end":
@@ -56,7 +66,7 @@ class MlflowSink:
             self._epoch(record)
 
     def _start(self, record: Record) -> None:
-        self._names = record["data"]["class_names"]
+        self._names, self._facts = record["data"]["class_names"], record["facts"]
         self._experiment = self._find_experiment()
         self._run = self._find_run(record["run_id"])
         self.is_empty = self._run is None
@@ -104,7 +114,7 @@ class MlflowSink:
             **record["tags"],  # first: none of them takes the place of one below
             RUN_ID_TAG: record["run_id"],
             "mlflow.user": record["facts"].get("user"),
-            "mlflow.source.name": "fmnist train",
+            "mlflow.source.name": SOURCE,
             "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": record["facts"].get("code"),
             "fmnist.name": record["name"],
@@ -151,15 +161,13 @@ class MlflowSink:
         self._ended = True
 
     def close(self, *, abandoned: bool) -> None:
-        """A run that nobody trains any more, and that has no end, is not shown as running."""
+        """A run that nobody trains any more is not shown as running: where it has no end, its last epoch is it."""
         if abandoned and self._run and not self._ended:
-            self._client.set_terminated(self._run, "KILLED")
+            self._client.set_terminated(self._run, "KILLED", self._latest)
 
     def _log_model(self, record: Record) -> str:
         """The model's address in MLflow."""
-        path = self._folder / "model.onnx"
-        if sha256_of(path) != record["model_sha256"]:
-            raise Failure(path, "is damaged: its SHA-256 is not the one its run ended with; restore it, then sync")
+        path = model_of(self._folder, record)
         there = self._client.search_logged_models([self._experiment], f"source_run_id = '{self._run}'")
         for model in there:
             if model.tags.get("sha256") == record["model_sha256"] and str(model.status) == "READY":
@@ -177,10 +185,15 @@ class MlflowSink:
                 pip_requirements=[f"onnxruntime=={_version('onnxruntime')}", f"onnx=={_version('onnx')}", "numpy"],
                 onnx_execution_providers=["CPUExecutionProvider"],
                 save_as_external_data=False,
-                tags={"sha256": record["model_sha256"]},
+                tags={"sha256": record["model_sha256"], **self._whose()},
             )
         self._check_logged(info.model_uri, record)
         return str(info.model_uri)
+
+    def _whose(self) -> dict[str, str]:
+        """Whose model it is: without, MLflow takes whoever sends it, maybe on another machine."""
+        names = {"mlflow.user": self._facts.get("user"), "mlflow.source.git.commit": self._facts.get("code")}
+        return {"mlflow.source.name": SOURCE, **{name: value for name, value in names.items() if value}}
 
     def _check_logged(self, uri: str, record: Record) -> None:
         """Load the model back: what MLflow keeps must be what the run ended with."""

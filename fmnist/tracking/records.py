@@ -4,12 +4,15 @@ import base64
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fmnist.data.dataset import Split
+from fmnist.errors import Failure
+from fmnist.files import sha256_of
 from fmnist.plots import Mistake
 from fmnist.run import Result, Run
 from fmnist.tracking.journal import Record
@@ -38,7 +41,7 @@ def end_record(result: Result, mistakes: Sequence[Mistake], golden: dict[str, An
     """What a run ended with; its model is `model.onnx` beside the journal, known by its SHA-256."""
     return {
         "key": "end",
-        "time": time.time(),
+        "time": result.ended or time.time(),  # it may be told later, of a run that was not tracked
         "epochs": result.epochs,
         "scores": {f"test_{name}": value for name, value in result.test._asdict().items()},
         "val": result.val._asdict(),
@@ -47,6 +50,16 @@ def end_record(result: Result, mistakes: Sequence[Mistake], golden: dict[str, An
         "mistakes": [mistake._replace(image=encode(mistake.image))._asdict() for mistake in mistakes],  # type: ignore[arg-type]
         "golden": golden,
     }
+
+
+def model_of(folder: Path, record: Record) -> Path:
+    """The model that a run's end names, in the run's folder, if it is that one. Raises Failure."""
+    path = folder / "model.onnx"
+    if not path.exists():
+        raise Failure(path, "is not there; restore it or copy the run's folder whole, then sync")
+    if sha256_of(path) != record["model_sha256"]:
+        raise Failure(path, "is damaged: its SHA-256 is not the one its run ended with; restore it, then sync")
+    return path
 
 
 def worst_mistakes(split: Split, probabilities: NDArray[np.float32], names: Sequence[str]) -> list[Mistake]:

@@ -32,6 +32,10 @@ class Sink(Protocol):
     is_empty: bool
     """After the start is sent: whether the place knew nothing of the run, whatever was sent there before."""
 
+    @property
+    def there(self) -> str | None:
+        """After the start is sent: what this very place calls the run, a name that it has drawn."""
+
     def send(self, record: Record) -> None: ...
     def close(self, *, abandoned: bool) -> None:
         """Nothing more comes now. `abandoned`: the training is over, and it never reached its end."""
@@ -42,7 +46,7 @@ SinkFactory = Callable[[], Sink]
 
 @dataclass
 class State:
-    """shipping.json: lane -> how many records it has, and what went wrong last."""
+    """shipping.json: lane -> how many records it has, what it calls the run, and what went wrong last."""
 
     run: Run
     lanes: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -67,9 +71,20 @@ class State:
             if values["error"]:
                 self.note(lane, values["sent"], None)
 
-    def note(self, lane: str, sent: int, error: str | None, *, ended: bool = False) -> None:
+    def is_elsewhere(self, lane: str, there: str | None) -> bool:
+        """Whether what was sent went to another place, that calls the run otherwise: the folder was copied here."""
+        return self.lanes.get(lane, {}).get("there", there) != there
+
+    def forget(self, lanes: Iterable[str]) -> None:
+        """What they have: it is sent again."""
         with self._lock:
-            self.lanes[lane] = {"sent": sent, "error": error, "ended": ended}
+            self.lanes = {lane: values for lane, values in self.lanes.items() if lane not in set(lanes)}
+            write_whole(self.run.shipping, json.dumps(self.lanes, indent=1))
+
+    def note(self, lane: str, sent: int, error: str | None, *, ended: bool = False, there: str | None = None) -> None:
+        with self._lock:
+            there = there or self.lanes.get(lane, {}).get("there")
+            self.lanes[lane] = {"sent": sent, "error": error, "ended": ended, **({"there": there} if there else {})}
             write_whole(self.run.shipping, json.dumps(self.lanes, indent=1))
 
 
@@ -152,12 +167,12 @@ class _Lane(threading.Thread):
                 sent = 0
             elif sent:
                 self._sink.send(records[0])
-                if self._sink.is_empty:  # it has lost what it had
-                    sent = 1
+                if self._sink.is_empty or self._state.is_elsewhere(self.name, self._sink.there):
+                    sent = 1  # it has lost what it had, or never had it
         for record in records[sent:]:
             self._sink.send(record)
             sent += 1
-            self._state.note(self.name, sent, None, ended=record["key"] == "end")
+            self._state.note(self.name, sent, None, ended=record["key"] == "end", there=self._sink.there)
 
     def _note(self, error: str) -> None:
         with suppress(Failure):  # on a full disk: it is tried again all the same

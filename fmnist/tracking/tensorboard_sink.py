@@ -5,12 +5,14 @@ at step 0, which makes TensorBoard forget what older files of the run hold, so t
 stay: a TensorBoard that is reading one stops following the run when it goes.
 """
 
+import secrets
 import time
 from pathlib import Path
 from typing import Any
 
 from fmnist.tracking.journal import Record
 from fmnist.tracking.pictures import matrix_png, mistakes_png
+from fmnist.tracking.records import model_of
 
 MATRIX = "confusion_matrix"
 
@@ -27,7 +29,9 @@ class TensorboardSink:
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
         self._run_folder, self._names, self._params = run_folder, [], {}  # type: tuple[Path, list[str], dict[str, Any]]
-        self._writer = EventFileWriter(str(log_folder))
+        self._started = 0.0  # Unix time
+        self.there: str | None = secrets.token_hex(4)  # the end of its file's name
+        self._writer = EventFileWriter(str(log_folder), filename_suffix=f".{self.there}")
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._writer.add_event(self._event(wall_time=time.time(), step=0, session_log=start))
 
@@ -35,7 +39,7 @@ class TensorboardSink:
         """Write the record's values and make them visible."""
         moment, epoch = record["time"], int(record.get("epoch") or record.get("epochs") or 0)
         if record["key"] == "start":
-            self._names, self._params = record["data"]["class_names"], record["params"]
+            self._names, self._params, self._started = record["data"]["class_names"], record["params"], moment
         else:
             values = [self._scalar(name, value) for name, value in record["scores"].items()]
             which = "test" if record["key"] == "end" else "validation"
@@ -44,8 +48,8 @@ class TensorboardSink:
                 values.append(self._image("mistakes", mistakes_png(record)))
             self._write(moment, epoch, values)
         if record["key"] == "end":
-            self._write_graph(moment)
-            self._write_hparams(moment, epoch, record)
+            self._write_graph(model_of(self._run_folder, record), moment)
+            self._write_hparams(moment, record)
         self._writer.flush()
 
     def close(self, *, abandoned: bool) -> None:
@@ -62,12 +66,12 @@ class TensorboardSink:
         picture = self._summary.Image(height=height, width=width, colorspace=4, encoded_image_string=png)
         return self._summary.Value(tag=tag, image=picture)
 
-    def _write_graph(self, moment: float) -> None:
+    def _write_graph(self, model: Path, moment: float) -> None:
         """The network's graph, from the exported model."""
         import onnx
         from tensorboard.compat.proto import graph_pb2
 
-        graph, definition = onnx.load(self._run_folder / "model.onnx").graph, graph_pb2.GraphDef()
+        graph, definition = onnx.load(model).graph, graph_pb2.GraphDef()
         definition.node.add(name=graph.input[0].name, op="Placeholder")
         maker = {graph.input[0].name: graph.input[0].name}
         for weight in graph.initializer:
@@ -79,7 +83,7 @@ class TensorboardSink:
             maker |= dict.fromkeys(node.output, name)
         self._writer.add_event(self._event(wall_time=moment, graph_def=definition.SerializeToString()))
 
-    def _write_hparams(self, moment: float, step: int, record: Record) -> None:
+    def _write_hparams(self, moment: float, record: Record) -> None:
         """The recipe beside the final scores, on the page HPARAMS."""
         from tensorboard.plugins.hparams import summary_v2
 
@@ -90,7 +94,7 @@ class TensorboardSink:
         config = summary_v2.hparams_config_pb(
             hparams=[summary_v2.HParam(name) for name in values], metrics=metrics, time_created_secs=moment
         )
-        session = summary_v2.hparams_pb(values, trial_id=self._run_folder.name, start_time_secs=moment)
+        session = summary_v2.hparams_pb(values, trial_id=self._run_folder.name, start_time_secs=self._started)
         for summary in (config, session):
             event = self._event(wall_time=moment, step=0)
             event.summary.ParseFromString(summary.SerializeToString())

@@ -33,6 +33,10 @@ class Destinations:
         """What a run's shipping.json calls this MLflow."""
         return f"mlflow {one_line(self.mlflow_uri)}"
 
+    @property
+    def tensorboard_lane(self) -> str:
+        return f"tensorboard {self.logs}"
+
     def sinks(self, run: Run) -> dict[str, SinkFactory]:
         """By address: how to open each sink, which imports what it needs."""
 
@@ -50,7 +54,7 @@ class Destinations:
 
             return TensorboardSink(run.folder, self.logs / run.id)
 
-        return {self.mlflow_lane: mlflow, f"tensorboard {self.logs}": tensorboard}
+        return {self.mlflow_lane: mlflow, self.tensorboard_lane: tensorboard}
 
 
 def start_shipper(run: Run, home: Path) -> "subprocess.Popen[bytes]":

@@ -25,9 +25,9 @@ ABORT = struct.pack("ii", 1, 0)
 class Server:
     """A real MLflow server that is started, killed and started again at one address."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int | None = None) -> None:
         folder.mkdir()
-        self.port = free_port()
+        self.port = port or free_port()
         self.address, self._folder = f"http://127.0.0.1:{self.port}", folder
         self._process: subprocess.Popen[bytes] | None = None
 

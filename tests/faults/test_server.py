@@ -1,4 +1,4 @@
-"""The MLflow server is killed, away, hanging or broken; the training does not mind, and no record is lost."""
+"""The MLflow server is killed, away, hanging, broken or another machine's; no training minds, and no record is lost."""
 
 import json
 import random
@@ -105,3 +105,23 @@ def test_a_server_that_hangs(new_place: Callable[..., Place], sound_server: Serv
 @pytest.mark.fault("MLflow resets connections, synced later", 1, 20)
 def test_a_server_that_resets_connections(new_place: Callable[..., Place], sound_server: Server, seed: int) -> None:
     bad_to_the_end(new_place, sound_server, "resetting", seed)
+
+
+def test_another_machines_server_at_the_same_address(
+    new_place: Callable[..., Place], server: Server, tmp_path: Path
+) -> None:
+    """As `http://mlflow:5000` in every platform: what a copied folder says was sent there, was not sent here."""
+    server.start()
+    place = new_place(MLFLOW_TRACKING_URI=server.address)
+    place.do("train", "--epochs", str(EPOCHS), "--batch-size", "64")
+    place.check_tracked_once()
+    server.kill()
+    other = Server(tmp_path / "other", server.port)
+    try:
+        other.start()
+        place.do("sync", place.the_run.id)
+        place.check_tracked_once()
+        place.do("sync")
+        place.check_tracked_once()
+    finally:
+        other.kill()

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,12 @@ def test_records_that_were_not_sent_are_a_warning(tmp_path: Path, destinations: 
         assert left_behind(tmp_path, destinations) == []  # its training sees to it
     for lane in destinations.sinks(copied):
         State(copied).note(lane, 5, None, ended=True)
+    assert records(tmp_path, destinations, tracked=True).state == "warning"  # for neither is there
+    (destinations.logs / copied.id).mkdir(parents=True)
+    (destinations.logs / copied.id / "events.1").touch()
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
+        database.execute("CREATE TABLE runs AS SELECT 'x' AS run_uuid, 'active' AS lifecycle_stage")
+        database.execute("CREATE TABLE tags AS SELECT 'x' AS run_uuid, 'fmnist.run_id' AS key, ? AS value", [copied.id])
     finding = records(tmp_path, destinations, tracked=True)
     assert (finding.state, finding.found) == ("ok", "MLflow and TensorBoard have all of 1 run")
 

@@ -21,6 +21,7 @@ class Heap:
         self.starts_anew = starts_anew
         self.keys: list[str] = []
         self.is_empty = False
+        self.there: str | None = None
         self.closed: list[bool] = []
         self.failures, self.error = failures, error or ConnectionError("no\nserver")
 
@@ -156,6 +157,16 @@ def test_a_place_that_has_lost_the_run_gets_it_all_again(own_copy: Run) -> None:
     assert later.keys == ALL
 
 
+def test_a_place_that_calls_the_run_otherwise_is_another_and_gets_it_all(own_copy: Run) -> None:
+    first, same, other = Heap(failures=1), Heap(failures=1), Heap()
+    first.there = same.there = "7"
+    other.there = "8"
+    for sink, keys in ((first, ALL[:2]), (same, ["start"]), (other, ALL)):
+        ship(own_copy, {"heap": lambda sink=sink: sink}, follow=False)  # type: ignore[misc]
+        assert sink.keys == keys
+    assert State(own_copy).lanes["heap"] == {"sent": 5, "error": None, "ended": True, "there": "8"}
+
+
 def test_after_the_training_it_tries_for_a_while(own_copy: Run) -> None:
     opened, factory = that_fail_thrice()
     assert ship(own_copy, {"heap": factory}, follow=True, patience=30) == {}
@@ -166,7 +177,7 @@ def test_after_the_training_it_tries_for_a_while(own_copy: Run) -> None:
 def test_a_state_that_cannot_be_written_is_no_crash(
     own_copy: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def full(self: State, lane: str, sent: int, error: str | None, *, ended: bool = False) -> None:
+    def full(self: State, lane: str, sent: int, error: str | None, **more: object) -> None:
         raise Failure("shipping.json", "cannot be written (No space left on device)")
 
     monkeypatch.setattr(State, "note", full)
