@@ -10,7 +10,7 @@ MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRI
 .DEFAULT_GOAL := help
 .PHONY: help setup train up serve build start stop status logs reset platform-train backup restore upgrade wheels doctor gc \
         test test-faults test-platform fuzz check bench-train bench-accuracy bench-around \
-        bench-profile bench-tracking bench-platform bench-serve keras-fixture constraints
+        bench-profile bench-tracking bench-platform bench-serve bench-serve-cluster keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -127,6 +127,9 @@ $(SERVING_PEERS): bench/peers/requirements-serve.txt
 
 bench-serve: $(READY) $(SERVING_PEERS) ## the service against FastAPI, MLflow and others, into bench/RESULTS.md (needs wrk)
 	@$(BIN)/python bench/serve.py $(ARGS)
+
+bench-serve-cluster: $(READY) ## the service in replicas of Ray Serve beside one process, into bench/RESULTS.md (needs wrk)
+	@$(BIN)/python bench/serve_cluster.py $(ARGS)
 
 keras-fixture: $(PEERS) ## make tests/data/keras.npz anew: what Keras itself computes
 	@TF_CPP_MIN_LOG_LEVEL=3 bench/peers/.venv/bin/python bench/peers/keras_fixture.py

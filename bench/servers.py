@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import psutil
 
-PATIENCE = 60
+PATIENCE = 120
 MEGABYTE = 10**6
 SCRIPT = """\
 local file = io.open("{body}", "rb")
