@@ -12,6 +12,13 @@ from typing import Any
 _LONGEST = 60
 """Characters of what was given that are shown."""
 
+_FULL = re.compile(
+    r"database or disk is full|could not (?:extend|write to) file [^:]*: No space left on device"
+    r"|No space left on device|Disk quota exceeded"
+)
+_DATABASE = re.compile(r"sqlite|psycopg|sqlalche|could not extend file|database or disk")
+"""Words of those who speak for a database."""
+
 
 def one_line(text: object) -> str:
     """`text` on one line, whatever a file name or a library's message holds, without an address's password."""
@@ -22,6 +29,19 @@ def listing(names: Iterable[str]) -> str:
     """The names as a person lists them: 'a, b or c'."""
     *most, last = names
     return f"{', '.join(most)} or {last}" if most else last
+
+
+def no_room(error: BaseException) -> str | None:
+    """The sentence for an error that comes of a full disk, of whatever library; None for other errors."""
+    text = one_line(error)
+    found = _FULL.search(text)
+    if found is None:
+        return None
+    if isinstance(error, OSError) and error.filename:
+        where = f"the disk of {error.filename2 or error.filename}"  # of a copy, what was to be written
+    else:
+        where = "the disk of its database" if _DATABASE.search(text) else "its disk"
+    return f"{where} is full ({found[0]}); make room there, nothing is lost"
 
 
 class UserError(ValueError):

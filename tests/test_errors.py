@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from fmnist.errors import Failure, Interrupted, UserError, explain, listing, one_line
+from fmnist.errors import Failure, Interrupted, UserError, explain, listing, no_room, one_line
 from fmnist.recipe import TrainConfig
 
 
@@ -37,6 +37,28 @@ def test_explain_names_value_and_remedy(field: str, value: object, told: str) ->
     with pytest.raises(ValidationError) as caught:
         TrainConfig(**{field: value})  # type: ignore[arg-type]
     assert str(explain(caught.value, lambda name: f"--{name}")) == told
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            RuntimeError("(sqlite3.OperationalError) database or disk is full [SQL: INSERT INTO metrics …]"),
+            "the disk of its database is full (database or disk is full)",
+        ),
+        (
+            RuntimeError(
+                '500: (psycopg2.errors.DiskFull) could not extend file "base/1": No space left on device\nHINT'
+            ),
+            'the disk of its database is full (could not extend file "base/1": No space left on device)',
+        ),
+        (OSError(28, "No space left on device", "/a/b"), "the disk of /a/b is full (No space left on device)"),
+        (RuntimeError("500: [Errno 28] No space left on device"), "its disk is full (No space left on device)"),
+    ],
+)
+def test_a_full_disk_is_told_in_a_sentence(error: Exception, told: str) -> None:
+    assert no_room(error) == f"{told}; make room there, nothing is lost"
+    assert no_room(RuntimeError("database is locked")) is None
 
 
 def test_an_address_is_told_without_its_password() -> None:

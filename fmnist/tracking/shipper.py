@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fmnist.errors import Failure, one_line
+from fmnist.errors import Failure, no_room, one_line
 from fmnist.files import held_lock, write_whole
 from fmnist.run import Run
 from fmnist.tracking.journal import Journal, Record
@@ -141,7 +141,7 @@ class _Lane(threading.Thread):
                 return self._note(str(error))
             except Exception as error:  # noqa: BLE001 - a sink may fail in any way, and is tried again
                 self._close(abandoned=False)
-                self._note(f"{type(error).__name__}: {one_line(error)[:300]}")
+                self._note(no_room(error) or f"{type(error).__name__}: {one_line(error)[:300]}")
                 if time.monotonic() >= given_up:
                     return None
                 pause = min(2 * pause, LONGEST_PAUSE if training else 2.0)

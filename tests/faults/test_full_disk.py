@@ -156,7 +156,7 @@ def test_at_an_artifact(
     (home / "artifacts").symlink_to(disk.folder)
     disk.fill(chance.randint(0, here.model.stat().st_size // 2))
     ((lane, error),) = workspace.sync(run).items()
-    assert lane.startswith("mlflow ") and NO_ROOM in error
+    assert lane.startswith("mlflow ") and error.endswith(f" is full ({NO_ROOM}); make room there, nothing is lost")
     disk.free()
     check_goes_on(workspace, dataset, here, warm, f"sqlite:///{home / 'mlflow.db'}")
 
@@ -171,6 +171,7 @@ def test_at_the_database(
         shutil.copy(database, disk.folder)
     disk.fill(chance.randint(0, 20_000))
     ((lane, error),) = workspace.sync(run).items()
-    assert lane == f"mlflow {uri}" and "database or disk is full" in error
+    assert lane == f"mlflow {uri}"
+    assert error == "the disk of its database is full (database or disk is full); make room there, nothing is lost"
     disk.free()
     check_goes_on(workspace, dataset, here, warm, uri)
