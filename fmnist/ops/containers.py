@@ -82,11 +82,24 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in digits if part.isdigit())
 
 
-def health(container: Container) -> Finding:
+OLD_SCHEMA = "out-of-date database schema"
+"""MLflow's own words, in its log."""
+
+
+def health(container: Container, checkout: Path) -> Finding:
     what = f"container {container.service}"
     if container.health == "healthy":
         return Finding(what, "ok", "healthy")
+    if container.service == "mlflow" and _has_old_schema(checkout):
+        return Finding(what, "bad", "its database is of an older MLflow", "make upgrade (it makes a backup first)")
     if container.state != "running":
         remedy = f"make start; make logs ARGS={container.service} says why it ended"
         return Finding(what, "bad", container.state, remedy)
     return Finding(what, "bad", container.health or container.state, f"make logs ARGS={container.service} says why")
+
+
+def _has_old_schema(checkout: Path) -> bool:
+    try:
+        return OLD_SCHEMA in docker("compose", "logs", "--no-color", "--tail", "40", "mlflow", folder=checkout)
+    except Failure:
+        return False

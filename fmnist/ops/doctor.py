@@ -76,16 +76,22 @@ def _looks(patient: Patient, engine: Look, places: Callable[[], Places]) -> dict
         "data": lambda: [holdings.data(patient.data, home, may_fetch=patient.may_fetch)],
         # The platform's trainings send theirs to an address of its own network.
         "records": lambda: [] if places().on_platform else [holdings.records(home, to, tracked=patient.is_tracked)],
+        "backup": lambda: [holdings.backup(home, "make backup" if places().on_platform else "fmnist backup")],
         "database": lambda: [stores.database(places().mlflow, to.model_name)],
         "artifact store": lambda: [stores.artifacts(places().mlflow, to.artifacts)],
         "registry": lambda: [stores.registry(places().mlflow, to.model_name)],
         "TensorBoard": lambda: [servers.tensorboard(places().tensorboard, to.logs, needed=places().on_platform)],
         "service": lambda: [servers.service(places().service, needed=places().on_platform)],
-        "platform": lambda: places().trouble + [containers.health(container) for container in places().containers],
+        "platform": lambda: places().trouble + [_health(patient, container) for container in places().containers],
         "ports": lambda: (
             [] if places().on_platform else [machine.port(name, port) for name, port in patient.ports.items()]
         ),
     }
+
+
+def _health(patient: Patient, container: Container) -> Finding:
+    assert patient.checkout is not None  # there are containers
+    return containers.health(container, patient.checkout)
 
 
 def _packages(checkout: Path | None) -> list[Finding]:

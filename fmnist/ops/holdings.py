@@ -1,6 +1,8 @@
 """What lies in a workspace: data, records of runs, what killed processes left."""
 
+import json
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fmnist.data import inspect_data
@@ -8,8 +10,9 @@ from fmnist.data.cache import DamagedCacheError
 from fmnist.data.dataset import FASHION_MNIST
 from fmnist.data.sources import WHAT_TO_GIVE
 from fmnist.errors import Failure, UserError, one_line
-from fmnist.files import is_locked, left_scratch
+from fmnist.files import is_locked, left_scratch, read_sealed
 from fmnist.ops.finding import Finding, complaint
+from fmnist.ops.sets import MANIFEST
 from fmnist.registry import database_file
 from fmnist.run import Run, list_runs
 from fmnist.tracking.elsewhere import Known, ask_mlflow, lanes_elsewhere
@@ -17,6 +20,7 @@ from fmnist.tracking.shipper import is_pending
 from fmnist.tracking.wiring import Destinations
 
 FIX = "fmnist doctor --fix"
+OLD = timedelta(days=7)
 
 
 def data(folder: Path, home: Path, *, may_fetch: bool) -> Finding:
@@ -73,6 +77,20 @@ def known_here(destinations: Destinations, runs: Sequence[Run]) -> Known:
     return ask_mlflow(destinations, runs)
 
 
+def backup(home: Path, verb: str) -> Finding:
+    """How old the newest set is, in the usual place; sets may be kept elsewhere, so that none is here is no fault."""
+    place = home / "backups"
+    if not (runs := list_runs(home / "runs")):
+        return Finding("backup", "off", "no runs yet")
+    made = [datetime.fromisoformat(json.loads(read_sealed(file))["made"]) for file in place.glob(f"*/{MANIFEST}")]
+    if not made:
+        return Finding("backup", "off", f"no set in {place}", verb)
+    newer = sum(run.id > f"{max(made):%Y%m%d-%H%M%S}" for run in runs)  # ids begin with the time
+    told = f"the newest set is of {max(made):%Y-%m-%d %H:%M} UTC, {_counted(newer)} newer"
+    is_old = newer and datetime.now(UTC) - max(made) > OLD
+    return Finding("backup", "off" if is_old else "ok", told, verb if is_old else "")
+
+
 def leftovers(home: Path) -> Finding:
     if not (found := left_over(home)):
         return Finding("leftovers", "ok", "none of processes that were killed")
@@ -85,4 +103,4 @@ def left_over(home: Path) -> list[Path]:
 
 
 def _counted(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
+    return "1 run" if count == 1 else f"{count:,} runs"

@@ -36,12 +36,13 @@ def _own_database(uri: str, place: Registry) -> Finding:
     current, known = _schema(uri)
     told = f"{one_line(uri)}: its schema is {current or 'none of MLflow’s'}"
     if current is None or current not in known:
-        remedy = "if a newer MLflow made it: that version; else restore it"
+        remedy = "if a newer MLflow made it: install that; else: fmnist restore SET"
         return Finding("database", "bad", f"{told}, which this MLflow does not know", remedy)
     if current != known[0]:
-        remedy = f"back it up, then: mlflow db upgrade {one_line(uri)}"
+        remedy = f"fmnist backup, then: mlflow db upgrade {one_line(uri)}"
         return Finding("database", "bad", f"{told}, this MLflow's is {known[0]}", remedy)
-    place.versions()
+    with place.client() as client:
+        client.search_experiments(max_results=1)
     return Finding("database", "ok", f"{one_line(uri)}, its schema is current")
 
 
@@ -121,5 +122,5 @@ def _checked(source: Source, alias: str) -> str | None:
     if found != release.sha256:
         who = f"{alias}, version {release.version}"
         problem = f"its file has the SHA-256 {found[:12]}, on record is {release.sha256[:12] or 'none'}"
-        raise Failure(who, f"{problem}; promote another: fmnist promote VERSION")
+        raise Failure(who, f"{problem}; promote another: fmnist promote VERSION, or restore a backup")
     return release.version

@@ -101,7 +101,7 @@ def test_every_line_has_its_place_and_what_is_wrong_a_remedy(tmp_path: Path) -> 
     names = [finding.what for finding in findings if not finding.what.startswith("port ")]
     assert names == [
         *("python", "packages", "disk", "memory", "gpu", "clock", "docker"),
-        *("secrets", "leftovers", "data", "records"),
+        *("secrets", "leftovers", "data", "records", "backup"),
         *("database", "artifact store", "registry", "TensorBoard", "service"),
     ]
     assert all(finding.remedy for finding in findings if finding.state in ("warning", "bad"))
@@ -219,6 +219,15 @@ def test_each_container_has_a_line(tmp_path: Path, no_docker: Path, one_list: bo
     states = {finding.what: finding.state for finding in findings if finding.what.startswith("container")}
     assert states == {"container mlflow": "bad", "container postgres": "bad", "container tensorboard": "ok"}
     assert found(findings, "database").state == "bad"  # the platform's MLflow is asked, at its port
+
+
+def test_a_platform_with_an_older_database_is_told_to_upgrade(tmp_path: Path, no_docker: Path) -> None:
+    (tmp_path / ".env").touch()
+    (mlflow,) = (line for line in LISTED.splitlines() if "mlflow" in line)
+    log = "mlflow.exceptions.MlflowException: Detected out-of-date database schema (found version 1, but expected 2)"
+    fake_docker(no_docker, f"case $2 in ps) echo '{mlflow}';; logs) echo '{log}';; *) echo 26.0;; esac")
+    finding = found(examine(make_patient(tmp_path, checkout=tmp_path)), "container mlflow")
+    assert finding.state == "bad" and finding.remedy.startswith("make upgrade")
 
 
 def test_a_setting_that_compose_refuses_is_bad(tmp_path: Path, no_docker: Path) -> None:

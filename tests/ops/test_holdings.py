@@ -1,15 +1,18 @@
 """What doctor says of what lies in a workspace."""
 
+import json
 import os
 import shutil
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fmnist.data.sources import find_local
-from fmnist.ops.holdings import data, left_behind, leftovers, records
+from fmnist.files import write_sealed
+from fmnist.ops.holdings import backup, data, left_behind, leftovers, records
 from fmnist.run import Run
 from fmnist.tracking.shipper import State
 from fmnist.tracking.wiring import Destinations
@@ -76,6 +79,19 @@ def test_records_that_were_not_sent_are_a_warning(tmp_path: Path, destinations: 
         database.execute("CREATE TABLE tags AS SELECT 'x' AS run_uuid, 'fmnist.run_id' AS key, ? AS value", [copied.id])
     finding = records(tmp_path, destinations, tracked=True)
     assert (finding.state, finding.found) == ("ok", "MLflow and TensorBoard have all of 1 run")
+
+
+def test_the_newest_backup_is_told(tmp_path: Path, copied: Run) -> None:
+    assert backup(tmp_path / "empty", "fmnist backup").found == "no runs yet"
+    assert backup(tmp_path, "make backup")[1:] == ("off", f"no set in {tmp_path / 'backups'}", "make backup")
+    for name, made in (("a", datetime(2026, 1, 2, 3, 4, tzinfo=UTC)), ("b", datetime.now(UTC))):
+        (tmp_path / "backups" / name).mkdir(parents=True)
+        write_sealed(tmp_path / "backups" / name / "manifest.json", json.dumps({"made": made.isoformat()}).encode())
+        finding = backup(tmp_path, "fmnist backup")
+        if name == "a":
+            told = "the newest set is of 2026-01-02 03:04 UTC, 1 run newer"
+            assert finding[1:] == ("off", told, "fmnist backup")
+    assert finding.state == "ok" and finding.found.endswith(", 0 runs newer")
 
 
 def test_a_damaged_journal_is_bad(tmp_path: Path, destinations: Destinations, copied: Run) -> None:
