@@ -145,24 +145,27 @@ class Place:
         """A hash of all that the last checkpoint holds."""
         return weights_of(self.the_run)
 
-    def check_tracked_once(self) -> None:
-        """Every epoch once in MLflow and in TensorBoard, and one registered version."""
+    def check_tracked_once(self, count: int = 1) -> None:
+        """Of each of the `count` runs every epoch once in MLflow and in TensorBoard, and one registered version."""
         steps = list(range(1, EPOCHS + 1))
         uri = self.settings.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'mlflow.db'}"
         experiment = self.settings.get("MLFLOW_EXPERIMENT_NAME", "fashion-mnist")
         model = self.settings.get("FMNIST_MODEL_NAME", "fashion-mnist")
         client: Any = mlflow.MlflowClient(uri, uri)
-        (tracked,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
-        assert tracked.info.status == "FINISHED"
-        for name in ("val_accuracy", "images_per_second", "train_loss"):
-            assert [point.step for point in client.get_metric_history(tracked.info.run_id, name)] == steps
-        assert len(client.list_artifacts(tracked.info.run_id, "confusion_matrix/validation")) == 2 * EPOCHS
-        assert len(client.search_model_versions(f"name = '{model}'")) == 1
-        guidance = {"images": 0, "scalars": 0}
-        logs = str(self.home / "tensorboard" / self.the_run.id)
-        events: Any = EventAccumulator(logs, size_guidance=guidance).Reload()
-        assert [point.step for point in events.Scalars("val_accuracy")] == steps
-        assert [image.step for image in events.Images("confusion_matrix/validation")] == steps
+        found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+        assert sorted(tracked.info.run_name for tracked in found) == sorted(run.id for run in self.runs)
+        versions = client.search_model_versions(f"name = '{model}'")
+        assert len(found) == len(versions) == len({version.run_id for version in versions}) == count
+        for tracked in found:
+            assert tracked.info.status == "FINISHED"
+            for name in ("val_accuracy", "images_per_second", "train_loss"):
+                assert [point.step for point in client.get_metric_history(tracked.info.run_id, name)] == steps
+            assert len(client.list_artifacts(tracked.info.run_id, "confusion_matrix/validation")) == 2 * EPOCHS
+            guidance = {"images": 0, "scalars": 0}
+            logs = str(self.home / "tensorboard" / tracked.info.run_name)
+            events: Any = EventAccumulator(logs, size_guidance=guidance).Reload()
+            assert [point.step for point in events.Scalars("val_accuracy")] == steps
+            assert [image.step for image in events.Images("confusion_matrix/validation")] == steps
 
 
 def weights_of(run: Run) -> str:
