@@ -10,7 +10,7 @@ MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRI
 .DEFAULT_GOAL := help
 .PHONY: help setup train up serve build start stop status logs reset platform-train backup restore upgrade wheels doctor gc \
         test test-faults test-platform fuzz check bench-train bench-accuracy bench-around \
-        bench-profile bench-tracking bench-platform bench-serve bench-serve-cluster keras-fixture constraints
+        bench-profile bench-tracking bench-cluster bench-platform bench-serve bench-serve-cluster keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,6 +114,9 @@ bench-profile: $(READY) ## where a training step's time goes, into bench/RESULTS
 
 bench-tracking: $(READY) ## what tracking costs, on whole trainings, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/tracking.py $(ARGS)
+
+bench-cluster: $(READY) ## two workers on Ray against one process, on this machine, into bench/RESULTS.md
+	@$(MALLOC) $(BIN)/python bench/cluster.py $(ARGS)
 
 bench-platform: $(READY) ## how big and how quick the platform is, into bench/RESULTS.md
 	@$(BIN)/python bench/containers.py $(ARGS)

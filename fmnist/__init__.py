@@ -7,9 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fmnist.api import evaluate, load_data, train
     from fmnist.predictor import Predictor
     from fmnist.recipe import TrainConfig
-    from fmnist.workspace import evaluate, load_data, train
 
 __version__ = "0.1.0"
 __all__ = ["Predictor", "TrainConfig", "evaluate", "load_data", "train"]
@@ -18,9 +18,9 @@ __all__ = ["Predictor", "TrainConfig", "evaluate", "load_data", "train"]
 _HOMES = {
     "Predictor": "fmnist.predictor",
     "TrainConfig": "fmnist.recipe",
-    "evaluate": "fmnist.workspace",
-    "load_data": "fmnist.workspace",
-    "train": "fmnist.workspace",
+    "evaluate": "fmnist.api",
+    "load_data": "fmnist.api",
+    "train": "fmnist.api",
 }
 
 

@@ -74,7 +74,8 @@ def _told(error: BaseException) -> tuple[int, str]:
             sys.stdout = None  # so that the interpreter does not flush it again
             return 1, ""
         case ModuleNotFoundError():
-            extra = {"honcho": "up", "psutil": "up", "ray": "cluster"}.get(error.name or "", "train")
+            extras = {"honcho": "up", "psutil": "up", "optuna": "cluster", "ray": "cluster"}
+            extra = extras.get(error.name or "", "train")
             return (
                 1,
                 f"{error.name}: is not installed; install it, or all that is used: pip install 'fmnist[{extra}]'",

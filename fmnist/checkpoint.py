@@ -41,12 +41,18 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     tensors = {f"state/{name}": tensor for name, tensor in checkpoint.state.items()}
     tensors |= {f"kept/{name}": tensor for name, tensor in checkpoint.kept.items()}
     facts = {"epoch": checkpoint.epoch, "finished": checkpoint.finished, "records": checkpoint.records}
-    content = save(
-        # Copies: safetensors refuses tensors that share memory, as tied weights do.
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-        {"format": _FORMAT, "facts": json.dumps(facts)},
-    )
-    write_sealed(path, content)
+    write_sealed(path, pack(tensors, {"format": _FORMAT, "facts": json.dumps(facts)}))
+
+
+def pack(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    """The tensors as a safetensors file."""
+    # Copies: safetensors refuses tensors that share memory, as tied weights do.
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, metadata)
+
+
+def unpack(content: bytes) -> dict[str, Tensor]:
+    """What `pack` was given."""
+    return load(content)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -12,14 +12,14 @@ from typer.core import TyperGroup
 
 from fmnist import __version__
 from fmnist import console as show
-from fmnist.data.dataset import SPLITS, Dataset
+from fmnist.data.dataset import SPLITS
 from fmnist.errors import Interrupted, Stopped, UserError, listing
-from fmnist.job import Job, check_request
+from fmnist.job import check_request
 from fmnist.progress import Live, print_notice
 from fmnist.recipe import make_config
 from fmnist.registry import CHAMPION
-from fmnist.run import LATEST, check_same_config
-from fmnist.workspace import Workspace, open_workspace
+from fmnist.run import LATEST, Run, check_same_config
+from fmnist.workspace import open_workspace
 
 
 class _Verbs(TyperGroup):
@@ -79,6 +79,11 @@ def train(
     seed: Annotated[str | None, typer.Option(metavar="N", help="start of all randomness but for the split's")] = None,
     folder: DataFolder = None,
     device: Annotated[str | None, typer.Option(metavar="NAME", help="auto (the default), cpu or cuda")] = None,
+    workers: Annotated[int, typer.Option(metavar="N", help="processes that share each batch, on Ray")] = 1,
+    address: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Ray's: auto, HOST:PORT or ray://HOST:PORT; without it, this machine"),
+    ] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="go on with a run: its id, or latest")] = None,
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="a name for the run")] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="K=V", help="a tag for the run; may be given again")] = None,
@@ -96,7 +101,7 @@ def train(
         "seed": seed,
     }
     about = {"name": name, "tags": _tags(tag or []), "note": note}
-    _train(recipe, changes, about, folder, device, resume, as_json)
+    _train(recipe, changes, about, folder, device, (workers, address), resume, as_json)
 
 
 def _train(
@@ -105,6 +110,7 @@ def _train(
     about: dict[str, Any],
     folder: Path | None,
     device: str | None,
+    where: tuple[int, str | None],
     resume: str | None,
     as_json: bool,
 ) -> None:
@@ -113,20 +119,25 @@ def _train(
     given = {name: value for name, value in changes.items() if value is not None}
     config = make_config(recipe or "fast", **given)
     check_request(config, device or "auto")
-    found = workspace.load_data(folder) if folder is not None or resume is None else None
-    loaded = time.perf_counter()
-    if resume is not None:
+    run = workspace.run_to_resume(resume) if resume is not None else None
+    if run:
         asked = {name: getattr(config, name) for name in given} | ({"recipe": recipe} if recipe else {})
-        job = _resumed(workspace, resume, found, device, asked | {key: value for key, value in about.items() if value})
-    else:
-        assert found is not None
-        job = workspace.new_run(config, found, device or "auto", **about)
-    phases = {}
-    if not workspace.is_over(job.run):
-        show.show_start(console, job.run, job.data)
-        show.show_layers(console, job)
-        phases = {"data": loaded - started, "starting up": time.perf_counter() - loaded}
-    workspace.train(job, Live(console))
+        _check_own(run, asked | {key: value for key, value in about.items() if value})
+    with workspace.team(run or config, *where) as team:
+        hired = time.perf_counter()
+        found = workspace.load_data(folder) if folder is not None or run is None else None
+        loaded = time.perf_counter()
+        if run:
+            job = workspace.resume(run.id, found, device, team)
+        else:
+            assert found is not None
+            job = workspace.new_run(config, found, device or "auto", team, **about)
+        phases = {}
+        if not workspace.is_over(job.run):
+            show.show_start(console, job.run, job.data, team.size if team else 1)
+            show.show_layers(console, job)
+            phases = {"data": loaded - hired, "starting up": time.perf_counter() - loaded + hired - started}
+        workspace.train(job, Live(console))
     result = job.run.result
     assert result is not None
     if as_json:
@@ -135,15 +146,11 @@ def _train(
         show.show_result(console, job.run, result, phases)
 
 
-def _resumed(
-    workspace: Workspace, reference: str, data: Dataset | None, device: str | None, given: dict[str, Any]
-) -> Job:
-    """The job of a run that goes on; what is given must be what the run has."""
-    run = workspace.find_run(reference)
+def _check_own(run: Run, given: dict[str, Any]) -> None:
+    """Raise UserError where a run that goes on is given what it does not have."""
     about = run.about
     own = about.config.model_dump() | {"name": about.name, "tags": about.tags, "note": about.note}
     check_same_config(run, {name: (own[name], value) for name, value in given.items() if own[name] != value})
-    return workspace.resume(run.id, data, device)
 
 
 def _tags(pairs: list[str]) -> dict[str, str]:

@@ -74,7 +74,7 @@ def show_layers(console: Console, job: Any) -> None:
     console.print(f"{job.run.config.model}: {total:,} parameters, {trainable:,} of them trainable\n")
 
 
-def show_start(console: Console, run: Run, data: Dataset) -> None:
+def show_start(console: Console, run: Run, data: Dataset, workers: int = 1) -> None:
     """A run that is about to train."""
     about = run.about
     console.print(f"run {run.id}", style="bold")
@@ -84,7 +84,7 @@ def show_start(console: Console, run: Run, data: Dataset) -> None:
     config = about.config
     console.print(
         f"recipe {config.recipe}: at most {config.epochs} epochs, batches of {config.batch_size}, "
-        f"seed {config.seed}, on {about.device} in {about.precision}\n",
+        f"seed {config.seed}, on {about.device} in {about.precision}{f', by {workers} workers' * (workers > 1)}\n",
         soft_wrap=True,
     )
 

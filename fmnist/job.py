@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.data.dataset import Dataset
+from fmnist.errors import UserError
 from fmnist.progress import Watcher
 from fmnist.provenance import provenance
 from fmnist.recipe import TrainConfig
 from fmnist.run import About, Run, create_run
 from fmnist.signals import importing
 from fmnist.tracking.tracker import NULL, Tracker
+
+EngineMaker = Callable[[TrainConfig, int, str], Any]
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,37 @@ def check_request(config: TrainConfig, device: str) -> None:
     choose_device(device)
 
 
-def new_job(runs_root: Path, config: TrainConfig, data: Dataset, device: str = "auto", **about: Any) -> Job:
-    """A run that has its folder and has not begun. Raises UserError, and leaves no folder, for what cannot run."""
+def check_workers(config: TrainConfig, workers: int, address: str | None) -> None:
+    """Raise UserError where so many workers, on the cluster at `address`, make no sense."""
+    if workers < 1:
+        raise UserError(f"--workers {workers}", "is too small; give at least 1")
+    if address and workers == 1:
+        raise UserError(f"--address {address}", "is for several workers; give --workers N too, or leave it out")
+    if workers > 1 and config.batch_size < 2 * workers:
+        raise UserError(
+            f"--workers {workers}",
+            f"leaves each less than 2 images of a batch of {config.batch_size}; give at most {config.batch_size // 2}, "
+            "or a larger --batch-size",
+        )
+
+
+def new_job(
+    runs_root: Path,
+    config: TrainConfig,
+    data: Dataset,
+    device: str = "auto",
+    make_engine: EngineMaker | None = None,
+    **about: Any,
+) -> Job:
+    """A run that has its folder and has not begun. Raises UserError, and leaves no folder, for what cannot run.
+
+    `make_engine`: takes a configuration, a number of classes and a device; without it, of this process alone.
+    """
     from fmnist import training
-    from fmnist.engine.fast import make_engine
+    from fmnist.engine import fast
 
     training.check_fits(config, data)
-    engine = make_engine(config, len(data.class_names), device)
+    engine = (make_engine or fast.make_engine)(config, len(data.class_names), device)
     known = About(
         created=datetime.now(UTC).isoformat(),
         config=config,
@@ -88,13 +115,17 @@ def new_job(runs_root: Path, config: TrainConfig, data: Dataset, device: str = "
     return Job(create_run(runs_root, known), lambda: data, lambda: engine)
 
 
-def resumed_job(run: Run, load_data: Callable[[], Dataset], device: str | None) -> Job:
+def resumed_job(
+    run: Run, load_data: Callable[[], Dataset], device: str | None, make_engine: EngineMaker | None = None
+) -> Job:
     """A run that goes on from where it stands, on its own device unless another is given."""
 
     def engine() -> Any:
         with importing():
-            from fmnist.engine.fast import make_engine
+            from fmnist.engine import fast
 
-        return make_engine(run.config, len(run.about.data["class_names"]), device or run.about.device)
+        return (make_engine or fast.make_engine)(
+            run.config, len(run.about.data["class_names"]), device or run.about.device
+        )
 
     return Job(run, load_data, engine)

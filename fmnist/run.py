@@ -75,6 +75,8 @@ class About:
     data: AboutData
     device: str
     precision: str
+    workers: int = 1
+    """That trained it first: a resume may have others."""
     name: str | None = None
     note: str | None = None
     tags: dict[str, str] = field(default_factory=dict)

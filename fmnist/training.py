@@ -71,12 +71,8 @@ def run_training(
             engine.load_state(checkpoint.state)
         watcher.begin(run.config, len(data.train), checkpoint.records)
         with _told_how_to_resume(run, checkpoint), _closing(watcher):
-            clock = time.perf_counter()
-            while not checkpoint.finished:
-                clock = _do_epoch(checkpoint, data, engine, watcher, clock)
-                write_checkpoint(run.checkpoint, checkpoint)
-                tracker.commit(checkpoint.records)
-                watcher.epoch(checkpoint.records[-1])
+            if not checkpoint.finished:
+                _do_epochs(run, checkpoint, data, engine, watcher, tracker)
             finished, answers = _finish(run, data, engine, checkpoint, watcher)
             tracker.end(lambda: _end_record(run, data, finished, answers))
             return finished
@@ -105,6 +101,18 @@ def _told_how_to_resume(run: Run, checkpoint: Checkpoint) -> Iterator[None]:
         raise Failure(f"run {run.id}", f"{error}; {resume}") from error
 
 
+def _do_epochs(
+    run: Run, checkpoint: Checkpoint, data: Dataset, engine: Engine, watcher: Watcher, tracker: Tracker
+) -> None:
+    with engine.at_work(data.train):
+        clock = time.perf_counter()
+        while not checkpoint.finished:
+            clock = _do_epoch(checkpoint, data, engine, watcher, clock)
+            write_checkpoint(run.checkpoint, checkpoint)
+            tracker.commit(checkpoint.records)
+            watcher.epoch(checkpoint.records[-1])
+
+
 def _do_epoch(checkpoint: Checkpoint, data: Dataset, engine: Engine, watcher: Watcher, clock: float) -> float:
     """Train and validate the next epoch; bring `checkpoint` up to it. `clock`: when the epoch before ended.
 
@@ -128,26 +136,27 @@ def _do_epoch(checkpoint: Checkpoint, data: Dataset, engine: Engine, watcher: Wa
     losses = [record["scores"]["val_loss"] for record in checkpoint.records]
     if config.keep == "best" and validated.loss < min(losses, default=float("inf")):
         checkpoint.kept = {name: tensor.clone() for name, tensor in engine.model.state_dict().items()}
-    checkpoint.records.append(_record(epoch, trained, validated, engine.rate, now - clock))
+    checkpoint.records.append(_record(epoch, trained, validated, engine, now - clock))
     checkpoint.epoch = epoch
     checkpoint.state = engine.state()
     checkpoint.finished = epoch >= config.epochs or _ran_out_of_patience(config, [*losses, validated.loss])
     return now
 
 
-def _record(epoch: int, trained: EpochResult, validated: Evaluation, rate: float, seconds: float) -> Record:
+def _record(epoch: int, trained: EpochResult, validated: Evaluation, engine: Engine, seconds: float) -> Record:
     scores = {f"val_{name}": value for name, value in validated.scores._asdict().items()}
     return {
         "key": f"epoch/{epoch}",
         "epoch": epoch,
         "time": time.time(),
+        "workers": engine.workers,
         "images": trained.images,
         "train_seconds": trained.seconds,
         "scores": {
             "train_loss": trained.loss,
             "train_accuracy": trained.accuracy,
             **scores,
-            "learning_rate": rate,
+            "learning_rate": engine.rate,
             "images_per_second": trained.images / trained.seconds,
             "epoch_seconds": seconds,
         },

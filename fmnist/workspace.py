@@ -1,14 +1,14 @@
 """Settings -> parts that work together: the one place for it, used by the command line, notebooks and services.
 
-The public `load_data`, `train` and `evaluate` are here: they fill in what is missing and hand over. PyTorch is
-imported when a training begins, not before.
+PyTorch is imported when a training begins, not before.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -16,19 +16,23 @@ from fmnist.data import find_data
 from fmnist.data.dataset import FASHION_MNIST, Dataset, SplitName
 from fmnist.errors import Failure, UserError, explain, listing
 from fmnist.evaluation import evaluate_model
-from fmnist.job import Job, check_request, new_job, resumed_job
+from fmnist.job import Job, check_workers, new_job, resumed_job
 from fmnist.predictor import Predictor
-from fmnist.progress import Watcher, print_notice, watcher_here
+from fmnist.progress import Watcher
 from fmnist.recipe import TrainConfig
 from fmnist.registry import Registry, names_version
-from fmnist.run import LATEST, Run, check_same_config, find_run, list_runs
+from fmnist.run import LATEST, RUN_ID, Run, find_run, list_runs
 from fmnist.scores import Evaluation
 from fmnist.settings import RESTORING, Settings
+from fmnist.signals import importing
 from fmnist.tracking.elsewhere import check_journal
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.shipper import is_pending, ship
 from fmnist.tracking.tracker import NULL, JournalTracker, Tracker
 from fmnist.tracking.wiring import Destinations, start_catching_up, start_shipper
+
+if TYPE_CHECKING:
+    from fmnist.cluster.training import Team
 
 PathLike = str | os.PathLike[str]
 Notice = Callable[[str], None]
@@ -87,11 +91,43 @@ class Workspace:
     def find_run(self, reference: str, *, finished: bool = False) -> Run:
         return find_run(self.runs_root, reference, finished=finished)
 
-    def new_run(self, config: TrainConfig, data: Dataset, device: str = "auto", **about: Any) -> Job:
+    @contextmanager
+    def team(self, what: TrainConfig | Run, workers: int, address: str | None = None) -> Iterator["Team | None"]:
+        """Place for so many workers, on the Ray cluster at `address` or on this machine, where `what` needs more than
+        this process. Raises UserError or Failure."""
+        check_workers(what.config if isinstance(what, Run) else what, workers, address)
+        if workers == 1 or (isinstance(what, Run) and self.is_over(what)):
+            yield None
+            return
+        with importing():
+            from fmnist.cluster.training import hired
+        with hired(workers, address, self.notice) as team:
+            yield team
+
+    def run_to_resume(self, reference: str) -> Run:
+        """The run; one that is not here is fetched from MLflow, if its checkpoints are there. Raises UserError."""
+        try:
+            return self.find_run(reference)
+        except UserError:
+            if not RUN_ID.fullmatch(reference) or not self.settings.tracking:
+                raise
+        from fmnist.tracking.fetching import fetch_run
+
+        run = fetch_run(reference, self.runs_root, self.destinations)
+        self.notice(f"run {run.id} is not here, MLflow has its last checkpoint: see that nobody else trains it still")
+        return run
+
+    def new_run(
+        self, config: TrainConfig, data: Dataset, device: str = "auto", team: "Team | None" = None, **about: Any
+    ) -> Job:
         """A run that has its folder and has not begun. Raises UserError, and leaves no folder, for what cannot run."""
+        if team:
+            about |= {"make_engine": team.make_engine, "workers": team.size}
         return new_job(self.runs_root, config, data, device, **about)
 
-    def resume(self, reference: str, data: Dataset | None = None, device: str | None = None) -> Job:
+    def resume(
+        self, reference: str, data: Dataset | None = None, device: str | None = None, team: "Team | None" = None
+    ) -> Job:
         """A run that goes on from where it stands, with its own configuration and data."""
         run = self.find_run(reference)
 
@@ -103,7 +139,7 @@ class Workspace:
                 raise UserError(f"data {own.source}", f"have the classes {theirs}, run {run.id} {listing(names)}")
             return own
 
-        job = resumed_job(run, load, device)
+        job = resumed_job(run, load, device, team.make_engine if team else None)
         if data is not None:
             job.data  # noqa: B018 - what is given is checked before anything else
         return job
@@ -203,47 +239,3 @@ def open_workspace(notice: Notice = lambda text: None, *, to_restore: bool = Fal
     if not to_restore and (left := workspace.settings.home / RESTORING).exists():
         raise Failure(left, "a restore was cut off here; finish it: fmnist restore")
     return workspace
-
-
-def load_data(folder: PathLike | None = None) -> Dataset:
-    """The data set in `folder`, or in data/, or Fashion-MNIST, fetched and verified."""
-    return open_workspace(print_notice).load_data(folder)
-
-
-def train(
-    config: TrainConfig | None = None,
-    data: Dataset | None = None,
-    *,
-    device: str = "auto",
-    resume: str | None = None,
-    name: str | None = None,
-    note: str | None = None,
-    tags: Mapping[str, str] | None = None,
-    watcher: Watcher | None = None,
-    tracker: Tracker | None = None,
-) -> Run:
-    """Train a model and give its run.
-
-    `config`: the recipe, `TrainConfig()` without one. `data`: from `load_data()`, which it calls without one.
-    `device`: auto, cpu or cuda. `resume`: a run (id or `latest`) to go on with; `config` must then be its own or
-    missing. `watcher`: who follows the progress; without one, a display that suits terminal and notebook.
-    `tracker`: without one, MLflow and TensorBoard; `NullTracker()` tracks nothing.
-    """
-    workspace = open_workspace(print_notice)
-    if resume is not None:
-        job = workspace.resume(resume, data, None if device == "auto" else device)
-        check_same_config(job.run, job.run.config.differences(config) if config else {})
-    else:
-        config = config or TrainConfig()
-        check_request(config, device)
-        data = data or workspace.load_data()
-        job = workspace.new_run(config, data, device, name=name, note=note, tags=dict(tags or {}))
-    return workspace.train(job, watcher or watcher_here(), tracker)
-
-
-def evaluate(model: str | Run = LATEST, split: SplitName = "test", data: Dataset | None = None) -> Evaluation:
-    """What a model does on a split: loss, confusion matrix, `scores`.
-
-    `model`: a run, its id, `latest`, `champion`, a version, models:/…, or an .onnx path.
-    """
-    return open_workspace(print_notice).evaluate(model, split, data)[1]

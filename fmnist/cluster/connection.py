@@ -12,7 +12,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -50,7 +50,14 @@ class Cluster:
 
 
 @contextmanager
-def connected(address: str | None, cpus: int, given: str = "--workers", *, logs: bool = False) -> Iterator[Cluster]:
+def connected(
+    address: str | None,
+    cpus: int,
+    given: str = "--workers",
+    notice: Callable[[str], None] = lambda text: None,
+    *,
+    logs: bool = False,
+) -> Iterator[Cluster]:
     """The cluster at `address` (auto, HOST:PORT, ray://HOST:PORT); without one RAY_ADDRESS's, or one's own.
 
     It has `cpus` processors at least; `given` is the option that asked for so many. `logs`: what processes of it say
@@ -62,6 +69,9 @@ def connected(address: str | None, cpus: int, given: str = "--workers", *, logs:
             f"{given} {cpus}",
             f"is more than the {here} processor{'s' * (here != 1)} here; give at most that, or --address of a cluster",
         )
+    if address not in (None, "auto"):
+        _check_answers(address)
+    notice(f"joining Ray at {address}" if address else "starting Ray")
     with ExitStack() as ends:
         ends.enter_context(_environment(QUIET | (_own_environment() if address is None else JOINING)))
         with importing():
@@ -107,24 +117,24 @@ def _start(ray: Any, cpus: int, folder: str, logs: bool) -> None:
 def _join(ray: Any, address: str, logs: bool) -> None:
     from ray._private.services import canonicalize_bootstrap_address
 
+    if address == "auto":
+        try:
+            _check_answers(address := canonicalize_bootstrap_address(address))
+        except (ConnectionError, Failure) as error:
+            raise UserError("--address auto", "no Ray runs on this machine; start one: ray start --head") from error
     try:
-        there = canonicalize_bootstrap_address("auto") if address == "auto" else address
-    except ConnectionError as error:
-        raise UserError("--address auto", "no Ray runs on this machine; start one: ray start --head") from error
-    _check_answers(there)
-    try:
-        ray.init(there, log_to_driver=logs, logging_level=logging.ERROR)
-        if not there.startswith("ray://"):  # there it has been done
+        ray.init(address, log_to_driver=logs, logging_level=logging.ERROR)
+        if not address.startswith("ray://"):  # there it has been done
             ray._private.worker._global_node.check_version_info()
     except Exception as error:
-        if found := re.search(rf"{VERSIONS}.*{VERSIONS}", _chain(error), re.DOTALL):
-            ray_there, python_there, ray_here, python_here = found.groups()
-            problem = (
-                f"is {ray_there} on Python {python_there}, here is {ray_here} on {python_here}; make them the same"
-            )
-        else:
-            problem = f"cannot be joined ({_reason(error)}); from a machine that is none of its nodes, give ray://"
-        raise Failure(f"Ray at {address}", problem) from error
+        raise Failure(f"Ray at {address}", _why_not_joined(error)) from error
+
+
+def _why_not_joined(error: Exception) -> str:
+    if found := re.search(rf"{VERSIONS}.*{VERSIONS}", _chain(error), re.DOTALL):
+        ray_there, python_there, ray_here, python_here = found.groups()
+        return f"is {ray_there} on Python {python_there}, here is {ray_here} on {python_here}; make them the same"
+    return f"cannot be joined ({_reason(error)}); from a machine that is none of its nodes, give ray://HOST:10001"
 
 
 def _check_answers(address: str) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fmnist.data.dataset import Split
 from fmnist.engine.optimizer import OPTIMIZERS
+from fmnist.engine.peers import Alone
 from fmnist.errors import Failure, UserError, one_line
 from fmnist.layers import seed_dropout
 from fmnist.models import build_model
@@ -72,6 +73,9 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
 class Engine:
     """One model in training. `state()` and `load_state()` move all of it as named tensors."""
 
+    workers = 1
+    """Processes that do the epochs' steps."""
+
     def __init__(self, config: TrainConfig, classes: int, device: str = "auto") -> None:
         self.config = config
         self.device = choose_device(device)
@@ -83,12 +87,19 @@ class Engine:
         self.optimizer = OPTIMIZERS[config.optimizer](self.model, config.weight_decay)
         self.step = 0
         self.rate = 0.0
+        self.peers = Alone()
         self._on_device: list[tuple[Split, Tensor, Tensor]] = []
+
+    @contextmanager
+    def at_work(self, data: Split) -> Iterator[None]:
+        """Around the epochs over `data`: what they need beside this process is there. This engine needs nothing."""
+        yield
 
     def train_epoch(self, data: Split, epoch: int, on_step: Callable[[int], None] = lambda images: None) -> EpochResult:
         """Train on every image once, in an order that follows from (seed, epoch).
 
-        `on_step` is called after each step with the number of images so far.
+        `on_step` is called after each step with the number of images so far. With peers each does its part: the
+        losses and accuracies that they give are shares of the whole's, and add up to it.
         """
         started = time.perf_counter()
         batch_size, count = self.config.batch_size, len(data)
@@ -100,14 +111,16 @@ class Engine:
         with self._randomness(epoch) as rng:
             order = torch.from_numpy(rng.permutation(count)).to(self.device)
             flips = torch.from_numpy(rng.random(count) < 0.5).to(self.device)
-            batches = [b for b in torch.split(order, batch_size) if len(b) > 1]  # a lone image has no batch statistics
+            fewest = 2 * self.peers.size  # a lone image has no batch statistics
+            batches = [batch for batch in torch.split(order, batch_size) if len(batch) >= fewest]
             for batch in batches:
-                x, y = images[batch], labels[batch]
+                own = self.peers.part(batch)
+                x, y = images[own], labels[own]
                 if self.config.flip:
-                    x = torch.where(flips[batch, None, None], x.flip(-1), x)
+                    x = torch.where(flips[own, None, None], x.flip(-1), x)
                 self.rate = learning_rate(self.config, self.step, len(batches) * self.config.epochs)
                 logits, loss = self._train_step(x, y)
-                loss_sum += loss * len(batch)
+                loss_sum += loss * len(own)
                 correct += (logits.argmax(1) == y).sum()
                 done += len(batch)
                 on_step(done)
@@ -116,12 +129,12 @@ class Engine:
 
     @contextmanager
     def _randomness(self, epoch: int) -> Iterator[np.random.Generator]:
-        """All that is drawn within follows from (seed, epoch): by what is given, and by the model's own layers,
-        ours and PyTorch's."""
-        seed = self.config.seed, epoch
-        seed_dropout(self.model, (*seed, 1))
+        """All that is drawn within follows from (seed, epoch): by what is given, the same for all peers, and by the
+        model's own layers, ours and PyTorch's, where each draws its own."""
+        seed, stream = (self.config.seed, epoch), self.peers.stream
+        seed_dropout(self.model, (*seed, 1, *stream))
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(int(np.random.SeedSequence((*seed, 2)).generate_state(1)[0]))
+            torch.manual_seed(int(np.random.SeedSequence((*seed, 2, *stream)).generate_state(1)[0]))
             yield np.random.default_rng(seed)
 
     def _train_step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,6 +143,7 @@ class Engine:
         logits = self._forward(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.peers.sum_gradients(self.model)
         self.step += 1
         self.optimizer.step(self.step, self.rate)
         return logits.detach(), F.cross_entropy(logits.detach(), labels)
@@ -176,11 +190,12 @@ class Engine:
                 f"model {self.config.model!r}",
                 f"is not the one that was saved ({one_line(error)[:200]}); undo what was changed in it, or start anew",
             ) from error
+        self.optimizer.state.clear()
         for name, parameter in self.model.named_parameters():
             parts = [n.split("/")[1] for n in tensors if n.startswith("optimizer/") and n.endswith(f"/{name}")]
-            self.optimizer.state[parameter] = {
-                part: self._like(parameter, tensors[f"optimizer/{part}/{name}"]) for part in parts
-            }
+            values = {part: self._like(parameter, tensors[f"optimizer/{part}/{name}"]) for part in parts}
+            if values:  # there are none before the first step
+                self.optimizer.state[parameter] = values
         self.step = int(tensors["step"])
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:

@@ -25,6 +25,9 @@ from fmnist.tracking.records import decode, model_of
 SOURCE = "fmnist train"
 """What MLflow says that runs come from."""
 
+CHECKPOINT = "checkpoint"
+"""Where the last checkpoint of a training by several workers is among its artifacts, with its configuration."""
+
 
 class MlflowSink:
     """One run in MLflow."""
@@ -49,6 +52,7 @@ class MlflowSink:
         self._run: str | None = None
         self._names: list[str] = []
         self._facts: dict[str, str] = {}
+        self._checkpoint = 0
         self._latest = 0  # of what was sent: milliseconds
 
     @property
@@ -128,6 +132,16 @@ class MlflowSink:
     def _epoch(self, record: Record) -> None:
         self._log_scores(record, record["epoch"])
         self._log_confusion(record, f"validation/epoch_{record['epoch']:03}")
+        if record.get("workers", 1) > 1:
+            self._log_checkpoint()
+
+    def _log_checkpoint(self) -> None:
+        """What another machine goes on with if this one is lost; by now it may be of a later epoch."""
+        path = self._folder / "checkpoint"
+        if (written := path.stat().st_mtime_ns) != self._checkpoint:
+            for name in ("config.json", path.name):
+                self._client.log_artifact(self._run, str(self._folder / name), CHECKPOINT)
+            self._checkpoint = written
 
     def _log_scores(self, record: Record, step: int) -> None:
         metric, moment = self._mlflow.entities.Metric, _milliseconds(record)

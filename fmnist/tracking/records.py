@@ -33,7 +33,12 @@ def start_record(run: Run) -> Record:
         "name": about.name,
         "note": about.note,
         "tags": about.tags,
-        "facts": {"device": about.device, "precision": about.precision, **about.versions},
+        "facts": {
+            "device": about.device,
+            "precision": about.precision,
+            "workers": str(about.workers),
+            **about.versions,
+        },
     }
 
 

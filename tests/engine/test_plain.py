@@ -129,6 +129,18 @@ def test_a_restored_state_goes_on_to_the_same_bit(dataset: Dataset, model: str) 
     assert same(straight.state(), resumed.state())
 
 
+def test_the_state_before_the_first_step_is_one_too(dataset: Dataset) -> None:
+    first, other = Engine(SMALL, 10, "cpu"), Engine(SMALL, 10, "cpu")
+    begun = {name: tensor.clone() for name, tensor in first.state().items()}
+    first.train_epoch(dataset.train, 1)
+    expected = weights(first)
+    other.train_epoch(dataset.train, 2)
+    for engine in (first, other):
+        engine.load_state(begun)
+        engine.train_epoch(dataset.train, 1)
+        assert same(weights(engine), expected)
+
+
 def test_the_state_of_another_model_is_refused(dataset: Dataset) -> None:
     engine = Engine(SMALL, 10, "cpu")
     engine.train_epoch(dataset.train, 1)

@@ -1,0 +1,109 @@
+"""A training by several workers on Ray: the driver is where the run is, and does all but the epochs' steps.
+
+So its folder, checkpoint, journal, signals and display are those of any training, wherever the workers are.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from fmnist.checkpoint import pack, unpack
+from fmnist.cluster.connection import Cluster, connected
+from fmnist.cluster.coordinator import Coordinator, News
+from fmnist.data.dataset import Split
+from fmnist.engine.plain import Engine, EpochResult
+from fmnist.errors import Failure, UserError, one_line
+from fmnist.recipe import TrainConfig
+
+ANSWER = 60
+"""Seconds for the coordinator, which is on the driver's machine, to answer; it is asked for nothing that takes long."""
+
+
+@dataclass(frozen=True)
+class Team:
+    """So many workers of a cluster."""
+
+    cluster: Cluster
+    size: int
+    notice: Callable[[str], None]
+
+    def make_engine(self, config: TrainConfig, classes: int, device: str = "auto") -> Engine:
+        """An engine whose epochs the workers do. Raises UserError for what is not there."""
+        engine = ClusterEngine(config, classes, device, self)
+        if engine.device.type == "cuda" and self.size > self.cluster.gpus:
+            raise UserError(
+                f"--workers {self.size}",
+                f"is more than the {self.cluster.gpus} GPUs there; give at most that, or --device cpu",
+            )
+        return engine
+
+
+@contextmanager
+def hired(size: int, address: str | None, notice: Callable[[str], None]) -> Iterator[Team]:
+    """Place for `size` workers, for the time of the block. Raises UserError or Failure."""
+    with connected(address, size, notice=notice) as cluster:
+        yield Team(cluster, size, notice)
+
+
+class ClusterEngine(Engine):
+    """Evaluates here, and has the epochs done by its team."""
+
+    def __init__(self, config: TrainConfig, classes: int, device: str, team: Team) -> None:
+        super().__init__(config, classes, device)
+        self.classes, self.team, self.workers = classes, team, team.size
+        self._coordinator: Any = None
+        self._begun = 0
+
+    @contextmanager
+    def at_work(self, data: Split) -> Iterator[None]:
+        """The workers are there, with the images. Raises Failure."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from fmnist.cluster.workers import Plan, run_workers
+
+        precision = "bf16" if self.precision is torch.bfloat16 else "fp32"
+        config = self.config.model_copy(update={"precision": precision})  # as this machine has it, on all
+        images, labels = ray.put(data.images), ray.put(data.labels)
+        plan = Plan(config, self.classes, self.device.type, self.team.size, images, labels)
+        here = NodeAffinitySchedulingStrategy(self.team.cluster.node, soft=False)
+        self._coordinator = ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote()
+        try:
+            self._coordinator.hire.remote(partial(run_workers, plan))
+            while not self._news().begun:
+                pass
+            yield
+        finally:
+            ray.kill(self._coordinator)  # and with it all that it has begun
+
+    def train_epoch(self, data: Split, epoch: int, on_step: Callable[[int], None] = lambda images: None) -> EpochResult:
+        """Have every image trained on once; `on_step` is told now and then how many are done."""
+        self._ask("want", epoch, pack(self.state()))
+        while not (delivery := (news := self._news()).delivery):
+            on_step(news.images)
+        on_step(delivery.images)
+        self.load_state(unpack(delivery.state))
+        self.rate = delivery.rate
+        return EpochResult(delivery.loss, delivery.accuracy, delivery.images, delivery.seconds)
+
+    def _news(self) -> News:
+        news: News = self._ask("news")
+        if news.failure:
+            raise Failure(f"the {self.team.size} workers", f"{news.failure}; see that the cluster is well")
+        if news.begun > self._begun > 0:
+            self.team.notice(f"a worker was lost ({news.lost}) and is replaced; its epoch begins again")
+        self._begun = news.begun
+        return news
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        import ray
+
+        try:
+            return ray.get(getattr(self._coordinator, method).remote(*arguments), timeout=ANSWER)
+        except ray.exceptions.RayError as error:
+            reason = one_line(error)[:200]
+            raise Failure("Ray", f"is gone from this machine ({reason}); see that it runs, and has memory") from error

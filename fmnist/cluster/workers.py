@@ -1,0 +1,120 @@
+"""The workers of a training: processes of Ray Train's, each with a part of every batch."""
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed
+
+from fmnist.checkpoint import pack, unpack
+from fmnist.cluster.coordinator import Delivery
+from fmnist.data.dataset import Split
+from fmnist.engine.fast import make_engine
+from fmnist.engine.peers import Group
+from fmnist.errors import Failure, UserError, one_line
+from fmnist.recipe import TrainConfig
+
+PAUSE = 0.2
+"""Seconds between two reports of progress."""
+ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more; what is lost is one epoch
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+SEARCHES = 2
+"""How often a minute is waited for processors that a node has taken with it, before it is a failure."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What workers have to know."""
+
+    config: TrainConfig
+    classes: int
+    device: str
+    size: int
+    images: Any
+    """[N, 28, 28] and `labels` [N]: references into Ray's store, which has them once a node."""
+    labels: Any
+
+
+def run_workers(plan: Plan) -> None:
+    """Keep `plan.size` workers at work until they are told to end; dead ones are replaced. Called in the coordinator.
+
+    Ray Train begins anew with all of them where one is lost; how often it may, the coordinator says.
+    """
+    os.environ.update(ENVIRONMENT)
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.config import LoggingConfig
+
+    each = {"CPU": 1} | ({"GPU": 1} if plan.device == "cuda" else {})
+    with tempfile.TemporaryDirectory() as folder:  # Ray Train wants one; what is saved is saved by the driver
+        TorchTrainer(
+            work,
+            train_loop_config={"plan": plan, "coordinator": ray.get_runtime_context().current_actor},
+            scaling_config=ScalingConfig(
+                num_workers=plan.size, use_gpu=plan.device == "cuda", resources_per_worker=each
+            ),
+            run_config=RunConfig(
+                name="fmnist",
+                storage_path=folder,
+                failure_config=FailureConfig(max_failures=-1, controller_failure_limit=SEARCHES),
+                logging_config=LoggingConfig("CRITICAL"),
+            ),
+        ).fit()
+
+
+def work(given: dict[str, Any]) -> None:
+    """A worker's life."""
+    import ray
+    from ray.train import get_context
+
+    plan, coordinator = given["plan"], given["coordinator"]
+    try:
+        _work(plan, coordinator, get_context().get_world_rank())
+    except (UserError, Failure) as error:  # another in its place would fail as well
+        ray.get(coordinator.fail.remote(str(error)))
+    except Exception as error:
+        ray.get(coordinator.lose.remote(one_line(f"{type(error).__name__}: {error}")[:300]))
+        raise
+
+
+def _work(plan: Plan, coordinator: Any, rank: int) -> None:
+    import ray
+
+    torch.set_num_threads(1)
+    engine = make_engine(plan.config, plan.classes, plan.device)
+    data = Split(*ray.get([plan.images, plan.labels]))
+    engine.peers = group = Group(torch.distributed.group.WORLD, rank, plan.size)
+    group.total([1], engine.device)  # all are there
+    if rank == 0:
+        ray.get(coordinator.begin.remote())
+    done, told = 0, time.monotonic()
+
+    def step(images: int) -> None:
+        nonlocal told
+        if rank == 0 and (now := time.monotonic()) - told >= PAUSE:
+            told = now
+            coordinator.progress.remote(done + 1, images)
+
+    while task := ray.get(coordinator.next.remote(done)):
+        if task.state is not None:
+            engine.load_state(unpack(task.state))
+        done = task.epoch - 1
+        group.align(engine.state().values())
+        result = engine.train_epoch(data, task.epoch, step)
+        group.average(engine.model.buffers())
+        loss, accuracy = group.total([result.loss, result.accuracy], engine.device)
+        done = task.epoch
+        if rank == 0:
+            state = pack(engine.state())
+            delivery = Delivery(loss, accuracy, result.images, result.seconds, engine.rate, state)
+            ray.get(coordinator.deliver.remote(task.epoch, delivery))

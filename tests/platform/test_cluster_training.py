@@ -1,0 +1,192 @@
+"""Trainings by two workers on a real Ray, one's own or at an address: what befalls them, and what is left."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psutil
+import pytest
+
+from fmnist.checkpoint import read_checkpoint
+from fmnist.run import Run
+from fmnist.tracking.journal import Journal
+
+from ..helpers import free_port
+
+DATA = Path(__file__).parents[1] / "data"
+WAIT = 120  # seconds; a busy machine is no fault
+TRAIN = ("train", "--batch-size", "64", "--workers", "2")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Place:
+    """A workspace, and commands in it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        settings = {"FMNIST_HOME": str(home), "FMNIST_DATA": str(DATA), "FMNIST_DOWNLOAD": "no", "OMP_NUM_THREADS": "1"}
+        self.environment = os.environ | settings
+        for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+            self.environment.pop(name, None)
+
+    def start(self, *arguments: str, **settings: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "fmnist", *arguments]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, env=self.environment | settings, **pipes)
+
+    def do(self, *arguments: str, **settings: str) -> tuple[str, str]:
+        """(stdout, stderr) of what has to succeed."""
+        process = self.start(*arguments, **settings)
+        out, err = process.communicate(timeout=WAIT)
+        assert process.returncode == 0, err
+        return out, err
+
+    @property
+    def run(self) -> Run:
+        (run,) = [Run(path.parent) for path in (self.home / "runs").glob("*/config.json")]
+        return run
+
+    def wait_for_epoch(self, number: int, process: "subprocess.Popen[str]") -> None:
+        def there() -> bool:
+            return (
+                bool(list(self.home.glob("runs/*/checkpoint"))) and read_checkpoint(self.run.checkpoint).epoch >= number
+            )
+
+        wait_until(lambda: there() or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
+
+    def check_once(self, epochs: int) -> None:
+        """Every epoch is there once."""
+        keys = [record["key"] for record in Journal(self.run.journal).read()]
+        assert keys == ["start", *(f"epoch/{number}" for number in range(1, epochs + 1)), "end"]
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + WAIT
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def below(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """All that a command has begun, but for what sends its records."""
+    found = psutil.Process(process.pid).children(recursive=True)
+    return [one for one in found if not {"sync", "fmnist"} <= set(words(one))]
+
+
+def words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def workers(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    return [one for one in below(process) if "RayTrainWorker" in " ".join(words(one))]
+
+
+def check_gone(processes: list[psutil.Process]) -> None:
+    _, left = psutil.wait_procs(processes, timeout=30)
+    assert not [words(one) for one in left]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "var")
+
+
+def test_two_workers_train_one_run(place: Place) -> None:
+    out, err = place.do(*TRAIN, "--epochs", "12", "--json")
+    result = json.loads(out)
+    assert result["epochs"] == 12
+    assert result["val"]["accuracy"] > 0.4
+    assert "by 2 workers" in err
+    assert not re.search(r"\(raylet|WARN|INFO|pid=", err), err  # of Ray's own
+    place.check_once(12)
+    assert place.run.about.workers == 2
+    client: Any = mlflow.MlflowClient(f"sqlite:///{place.home / 'mlflow.db'}")
+    (tracked,) = client.search_runs([client.get_experiment_by_name("fashion-mnist").experiment_id])
+    assert tracked.data.tags["fmnist.workers"] == "2"
+    assert tracked.info.status == "FINISHED"
+    assert [point.step for point in client.get_metric_history(tracked.info.run_id, "val_loss")] == list(range(1, 13))
+    files = {file.path for file in client.list_artifacts(tracked.info.run_id, "checkpoint")}
+    assert files == {"checkpoint/checkpoint", "checkpoint/config.json"}
+
+
+def test_a_worker_that_is_killed_is_replaced(place: Place) -> None:
+    process = place.start(*TRAIN, "--epochs", "60", FMNIST_TRACKING="no")
+    place.wait_for_epoch(2, process)
+    workers(process)[-1].send_signal(signal.SIGKILL)
+    _, err = process.communicate(timeout=WAIT)
+    assert process.returncode == 0, err
+    assert re.search(r"a worker was lost \(.*\) and is replaced; its epoch begins again", err)
+    records = read_checkpoint(place.run.checkpoint).records
+    assert [record["epoch"] for record in records] == list(range(1, 61))
+    assert records[-1]["scores"]["train_loss"] < records[0]["scores"]["train_loss"] / 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_one_worker_goes_on(place: Place, number: signal.Signals) -> None:
+    process = place.start(*TRAIN, "--epochs", "60", FMNIST_TRACKING="no")
+    place.wait_for_epoch(2, process)
+    begun = below(process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=WAIT)
+    assert process.returncode == 128 + number
+    assert re.search(r"fmnist: run .*: interrupted, \d+ of 60 epochs are saved; go on with: fmnist train --resume", err)
+    assert len(begun) > 2
+    check_gone(begun)
+    done = read_checkpoint(place.run.checkpoint).epoch
+    assert done < 60
+    if number == signal.SIGINT:
+        place.do("train", "--resume", "latest", FMNIST_TRACKING="no")
+        records = read_checkpoint(place.run.checkpoint).records
+        assert [record["epoch"] for record in records] == list(range(1, 61))
+
+
+def test_nothing_is_left_of_a_driver_that_is_killed(place: Place) -> None:
+    process = place.start(*TRAIN, "--epochs", "500", FMNIST_TRACKING="no")
+    place.wait_for_epoch(1, process)
+    begun = below(process)
+    process.kill()
+    process.communicate()
+    check_gone(begun)
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """A cluster of one node with two processors: (its port, its port for ray://)."""
+    port, clients = free_port(), free_port()
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
+    command += [f"--port={port}", f"--ray-client-server-port={clients}", "--include-dashboard=false"]
+    command += ["--node-ip-address=127.0.0.1", "--disable-usage-stats", "--object-store-memory=200000000"]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    with (tmp_path / "head.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    yield port, clients
+    begun = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    process.wait(30)
+    check_gone(begun)
+
+
+def test_the_cluster_at_an_address(place: Place, head: tuple[int, int], tmp_path: Path) -> None:
+    port, clients = head
+    wait_until(lambda: "Ray runtime started" in (tmp_path / "head.log").read_text())
+    train = (*TRAIN, "--epochs", "3", "--json")
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{clients}"):
+        out, _ = place.do(*train, "--address", address, FMNIST_TRACKING="no", RAY_AUTH_MODE="disabled")
+        assert json.loads(out)["epochs"] == 3
+    process = place.start("train", "--workers", "3", "--address", f"127.0.0.1:{port}", RAY_AUTH_MODE="disabled")
+    _, err = process.communicate(timeout=WAIT)
+    assert process.returncode == 2
+    assert f"--workers 3: is more than the 2 processors of Ray at 127.0.0.1:{port}; give at most that" in err

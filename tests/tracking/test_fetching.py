@@ -1,0 +1,76 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from fmnist import train
+from fmnist.checkpoint import read_checkpoint, write_checkpoint
+from fmnist.errors import Failure, UserError
+from fmnist.progress import Silent
+from fmnist.run import Run
+from fmnist.settings import Settings
+from fmnist.tracking.journal import Journal
+from fmnist.tracking.mlflow_sink import MlflowSink
+from fmnist.workspace import Workspace
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
+
+
+def sent(journalled: Run, home: Path, workers: int) -> Run:
+    """A run of which MLflow, in `home`, has the first two of three epochs, done by so many workers."""
+    run = Run(Path(shutil.copytree(journalled.folder, home / "elsewhere" / journalled.id)))
+    for name in ("result.json", "model.onnx", "journal.jsonl"):
+        (run.folder / name).unlink()
+    checkpoint = read_checkpoint(run.checkpoint)
+    checkpoint.epoch, checkpoint.finished, checkpoint.records = 2, False, checkpoint.records[:2]
+    write_checkpoint(run.checkpoint, checkpoint)
+    artifacts = home / "artifacts"
+    sink = MlflowSink(run.folder, f"sqlite:///{home / 'mlflow.db'}", "fashion-mnist", "fashion-mnist", artifacts)
+    for record in Journal(journalled.journal).read()[:3]:
+        sink.send(record | {"workers": workers} if record["key"] != "start" else record)
+    return run
+
+
+@pytest.fixture
+def tracked(workspace: Workspace) -> Workspace:
+    return Workspace(Settings(tracking=True))
+
+
+def test_a_run_of_another_machine_goes_on_here(
+    tracked: Workspace, journalled: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FMNIST_TRACKING", "yes")
+    home = tracked.settings.home
+    run = sent(journalled, home, workers=2)
+    with pytest.raises(UserError, match=r"run 'latest': there is no run in .* yet"):
+        tracked.run_to_resume("latest")
+    fetched = tracked.run_to_resume(run.id)
+    assert fetched.folder == home / "runs" / run.id
+    assert fetched.config == journalled.config
+    one, other = read_checkpoint(run.checkpoint), read_checkpoint(fetched.checkpoint)
+    assert one.records == other.records
+    assert all(torch.equal(one.state[name], other.state[name]) for name in one.state)
+    assert {path.name for path in (home / "runs").iterdir()} == {run.id}
+    monkeypatch.setenv("FMNIST_TRACKING", "no")
+    done = train(resume=run.id, watcher=Silent())
+    assert done.result is not None
+    assert done.result.epochs == 3
+
+
+def test_of_one_process_no_checkpoint_is_sent(tracked: Workspace, journalled: Run) -> None:
+    run = sent(journalled, tracked.settings.home, workers=1)
+    with pytest.raises(UserError, match=rf"run '{run.id}': is not in .*runs, and MLflow has no checkpoint of it"):
+        tracked.run_to_resume(run.id)
+
+
+def test_a_run_that_nobody_knows(tracked: Workspace, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = "20260101-000000-00000"
+    with pytest.raises(UserError, match="MLflow has no checkpoint of it"):
+        tracked.run_to_resume(nowhere)
+    assert not tracked.settings.home.exists()  # no database is made to look for it
+    with pytest.raises(UserError, match="there is no such run in"):
+        workspace.run_to_resume(nowhere)
+    away = Workspace(tracked.settings.model_copy(update={"tracking_uri": "http://127.0.0.1:9"}))
+    with pytest.raises(Failure, match="does not answer"):
+        away.run_to_resume(nowhere)
