@@ -8,7 +8,7 @@ READY := .venv/.ready
 MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train up serve build start stop status logs reset platform-train backup restore upgrade wheels doctor gc \
+.PHONY: help setup train sweep up serve build start stop status logs reset platform-train backup restore upgrade wheels doctor gc \
         test test-faults test-platform fuzz check bench-train bench-accuracy bench-around \
         bench-profile bench-tracking bench-cluster bench-platform bench-serve bench-serve-cluster keras-fixture constraints
 
@@ -29,6 +29,9 @@ $(READY): pyproject.toml constraints.txt
 
 train: $(READY) ## train the CNN on Fashion-MNIST, e.g. make train ARGS="--epochs 3"
 	@$(MALLOC) $(BIN)/fmnist train $(ARGS)
+
+sweep: $(READY) ## search for a better recipe on all processors, e.g. make sweep ARGS="--trials 8 --epochs 4"
+	@$(MALLOC) $(BIN)/fmnist sweep $(ARGS)
 
 up: $(READY) ## run MLflow, TensorBoard, JupyterLab and the service until Ctrl-C
 	@$(MALLOC) $(BIN)/fmnist up

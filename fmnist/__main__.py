@@ -36,6 +36,7 @@ def _run(given: list[str]) -> int:
     except FileNotFoundError as error:
         raise UserError("the current folder", "is gone; change to one that is there") from error
     import fmnist.manage  # its verbs join the others'
+    import fmnist.searching
     import fmnist.upkeep  # noqa: F401
     from fmnist.cli import app
 

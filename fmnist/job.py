@@ -12,7 +12,7 @@ from fmnist.errors import UserError
 from fmnist.progress import Watcher
 from fmnist.provenance import provenance
 from fmnist.recipe import TrainConfig
-from fmnist.run import About, Run, create_run
+from fmnist.run import About, AboutData, Run, create_run
 from fmnist.signals import importing
 from fmnist.tracking.tracker import NULL, Tracker
 
@@ -81,6 +81,16 @@ def check_workers(config: TrainConfig, workers: int, address: str | None) -> Non
         )
 
 
+def about_data(data: Dataset) -> AboutData:
+    """What is recorded of the data."""
+    return {
+        "name": data.name,
+        "source": data.source,
+        "digest": data.digest,
+        "class_names": list(data.class_names),
+    }
+
+
 def new_job(
     runs_root: Path,
     config: TrainConfig,
@@ -101,12 +111,7 @@ def new_job(
     known = About(
         created=datetime.now(UTC).isoformat(),
         config=config,
-        data={
-            "name": data.name,
-            "source": data.source,
-            "digest": data.digest,
-            "class_names": list(data.class_names),
-        },
+        data=about_data(data),
         device=engine.device.type,
         precision=str(engine.precision).removeprefix("torch."),
         versions=provenance(),

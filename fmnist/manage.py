@@ -12,9 +12,11 @@ from fmnist.cli import Json, Model, app, print_json
 from fmnist.errors import Failure, UserError
 from fmnist.progress import print_notice
 from fmnist.registry import CHAMPION
+from fmnist.run import Run
+from fmnist.sweep import PREFIX, Sweep, find_sweep, list_tracked
 from fmnist.tracking.elsewhere import ask_mlflow, forget_elsewhere
 from fmnist.tracking.journal import Journal
-from fmnist.workspace import open_workspace
+from fmnist.workspace import Workspace, open_workspace
 
 
 @app.command()
@@ -45,13 +47,15 @@ def rollback() -> None:
 
 @app.command()
 def sync(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN…]", help="ids, or latest; all, without any")] = None,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN…]", help="ids of runs or sweeps, or latest; all, without any")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="go on until the training is over")] = False,
     again: Annotated[bool, typer.Option("--again", help="send all anew, to a place that has lost it")] = False,
 ) -> None:
     """Send what MLflow and TensorBoard do not have yet."""
     workspace = open_workspace(print_notice)
-    chosen = [workspace.find_run(reference) for reference in runs] if runs else workspace.runs()
+    chosen = [_find(workspace, reference) for reference in runs] if runs else list_tracked(workspace.settings.home)
     known = {} if follow or again else ask_mlflow(workspace.destinations, chosen)
     left: list[Failure | UserError] = []
     for run in chosen:
@@ -65,15 +69,22 @@ def sync(
         except Failure as busy:
             left.append(busy)
             continue
-        left += [Failure(f"run {run.id}, {lane}", error) for lane, error in errors.items()]
+        left += [Failure(f"{run.title}, {lane}", error) for lane, error in errors.items()]
         unfinished = "" if records and records[-1]["key"] == "end" else " that is here; it is not finished"
-        print_notice(f"run {run.id}: {'not all is sent' if errors else f'all is sent{unfinished}'}")
+        print_notice(f"{run.title}: {'not all is sent' if errors else f'all is sent{unfinished}'}")
     if isinstance(known, Failure | UserError) and not left:
         left.append(known)
     for failure in left[1:]:
         print_notice(str(failure))
     if left:
         raise left[0]
+
+
+def _find(workspace: Workspace, reference: str) -> Run | Sweep:
+    """A run, or a sweep by its id."""
+    if reference.startswith(PREFIX):
+        return find_sweep(workspace.sweeps_root, reference)
+    return workspace.find_run(reference)
 
 
 @app.command()

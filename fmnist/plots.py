@@ -117,6 +117,52 @@ def _draw_curves(
     axes.plot(places, training, **dashed, label=f"{run}training")
 
 
+class Scale(NamedTuple):
+    """One upright axis of a parallel-coordinates picture."""
+
+    name: str
+    ticks: Sequence[tuple[float, str]]
+    """(height between 0 and 1, label)."""
+    places: Sequence[float | None]
+    """A line's height here; None: it ends before."""
+
+
+def parallel_picture(scales: Sequence[Scale], shades: Sequence[float | None], best: int | None, title: str) -> "Figure":
+    """Many configurations at once: a line each, over one axis a setting, the score's axis last.
+
+    `shades`: a line's colour, dark to light, between 0 and 1; None is grey and dashed. `best`: the
+    line that stands out.
+    """
+    from matplotlib import colormaps
+
+    figure = _figure(1.9 * len(scales) + 1.5, 5.4)
+    axes = figure.subplots()
+    order = sorted(range(len(shades)), key=lambda i: (i == best, shades[i] is not None, shades[i] or 0))
+    for line in order:  # the better ones above the others
+        shade, places = shades[line], [scale.places[line] for scale in scales]
+        points = [(x, y) for x, y in enumerate(places) if y is not None]
+        style: dict[str, Any] = {"color": "0.75", "linestyle": "--", "linewidth": 1}
+        if shade is not None:
+            style = {"color": colormaps[COLOURS](0.85 * shade), "linewidth": 1.8, "marker": "o", "markersize": 4}
+        if line == best:
+            style |= {"color": LINES[1], "linewidth": 3.5, "markersize": 7, "label": "the best"}
+        axes.plot(*zip(*points, strict=True), **style)
+    for x, scale in enumerate(scales):
+        axes.axvline(x, color="0.3", linewidth=1, zorder=0)
+        for height, label in scale.ticks:
+            axes.annotate(
+                label, (x, height), (5, 0), textcoords="offset points", va="center", fontsize=11, color="0.2",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5},
+            )  # fmt: skip
+    axes.set_xticks(range(len(scales)), [scale.name.replace("_", "\n") for scale in scales], fontsize=13)
+    axes.set_yticks([])
+    axes.set_xlim(-0.15, len(scales) - 0.45)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=16)
+    return figure
+
+
 def samples_picture(split: "Split", names: Sequence[str], title: str, each: int = 12) -> "Figure":
     """A row a class: `each` of its images, from all over the split."""
     side, step = split.images.shape[1], split.images.shape[1] + GAP

@@ -3,9 +3,10 @@
 Where a run finds its data and on which device it runs are arguments of `train()`, not part of a recipe.
 """
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fmnist.errors import UserError, listing
 
@@ -76,7 +77,28 @@ def from_record(values: Any) -> Any:
 
 
 def make_config(recipe: str = "fast", **changes: Any) -> TrainConfig:
-    """The named recipe with some fields changed. Raises UserError or pydantic's ValidationError (a ValueError)."""
-    if recipe not in RECIPES:
-        raise UserError(f"recipe {recipe!r}", f"there is no such recipe; choose {listing(RECIPES)}")
-    return TrainConfig(**(RECIPES[recipe].model_dump() | changes))
+    """The named recipe with some fields changed. Raises UserError or pydantic's ValidationError (a ValueError).
+
+    `recipe`: `fast`, `original`, or a .json file with a configuration, as a sweep writes it.
+    """
+    if recipe.endswith(".json"):
+        base = _read_recipe(Path(recipe))
+    elif recipe in RECIPES:
+        base = RECIPES[recipe]
+    else:
+        known = f"{listing(RECIPES)}, or a sweep's best.json"
+        raise UserError(f"recipe {recipe!r}", f"there is no such recipe; choose {known}")
+    return TrainConfig(**(base.model_dump() | changes))
+
+
+def _read_recipe(path: Path) -> TrainConfig:
+    try:
+        return TrainConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"recipe {path}", f"cannot be read ({error.strerror}); give one that is there") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise UserError(
+            f"recipe {path}", f"is no configuration ({place}: {first['msg']}); give a sweep's best.json"
+        ) from error

@@ -7,31 +7,27 @@ var/runs/<id>/config.json      what was asked for: recipe, data, device
 """
 
 import json
-import os
 import re
 import secrets
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from functools import cache, cached_property
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BeforeValidator
 from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
 from fmnist.errors import Failure, UserError, listing
-from fmnist.files import held_lock, is_locked, make_folder, sha256_of, sync_folder, write_whole
+from fmnist.files import make_folder, sha256_of, sync_folder, write_whole
 from fmnist.recipe import TrainConfig, from_record
 from fmnist.scores import Scores
+from fmnist.tracked import Tracked, adapter
 
 LATEST = "latest"
 RUN_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{5}")
 """What `create_run` names runs."""
-T = TypeVar("T")
-_adapter: Callable[[Any], Any] = cache(TypeAdapter)  # to build one takes longer than to read a run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +80,8 @@ class About:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training: a folder whose name is its id. Comparable, cheap to make, read from disk when asked."""
-
-    folder: Path
-
-    @property
-    def id(self) -> str:
-        return self.folder.name
+class Run(Tracked):
+    """One training: a folder whose name is its id."""
 
     @property
     def checkpoint(self) -> Path:
@@ -105,25 +95,11 @@ class Run:
     @cached_property
     def about(self) -> About:
         """config.json. Raises Failure where it cannot be read."""
-        return self._read("config.json", About)
+        return self.read("config.json", About)
 
     @property
     def config(self) -> TrainConfig:
         return self.about.config
-
-    @property
-    def journal(self) -> Path:
-        return self.folder / "journal.jsonl"
-
-    @property
-    def shipping(self) -> Path:
-        """How far each sink has come with the journal."""
-        return self.folder / "shipping.json"
-
-    @property
-    def is_locked(self) -> bool:
-        """Whether a process trains the run now."""
-        return is_locked(self.folder / "lock")
 
     @property
     def finished(self) -> bool:
@@ -137,7 +113,7 @@ class Run:
     @property
     def result(self) -> Result | None:
         """result.json, or None while the run is not finished."""
-        return self._read("result.json", Result) if self.finished else None
+        return self.read("result.json", Result) if self.finished else None
 
     def outcome(self) -> dict[str, Any]:
         """What a finished run ended with, as plain values for programs."""
@@ -170,29 +146,6 @@ class Run:
             raise Failure(self.model, "is damaged: its SHA-256 is not the one its run ended with; restore it")
         return self.model
 
-    def _read(self, name: str, kind: type[T]) -> T:
-        path = self.folder / name
-        try:
-            values: T = _adapter(kind).validate_json(path.read_bytes())
-            return values
-        except OSError as error:
-            raise Failure(path, f"cannot be read ({error.strerror}); restore it, or remove the folder") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"])) or "the whole"
-            raise Failure(
-                path, f"is not what a run writes ({place}: {first['msg']}); restore it, or remove the folder"
-            ) from error
-
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run: nobody else can train it meanwhile. Raises Failure that names the holder."""
-        me = f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-        with held_lock(self.folder / "lock", me) as holder:
-            if holder:
-                raise Failure(f"run {self.id}", f"is being trained by {holder}; wait for it, or stop it")
-            yield
-
     def __repr__(self) -> str:
         result = self.result
         if result is None:
@@ -211,7 +164,7 @@ def create_run(root: Path, about: About) -> Run:
     except OSError as error:
         raise Failure(run.folder, f"cannot be made ({error.strerror}); make room or mend the folder") from error
     try:
-        write_whole(run.folder / "config.json", _adapter(About).dump_json(about, indent=1))
+        write_whole(run.folder / "config.json", adapter(About).dump_json(about, indent=1))
     except Failure:
         run.folder.rmdir()
         raise

@@ -8,13 +8,14 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fmnist.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from fmnist.data.dataset import Dataset
+from fmnist.data.dataset import Dataset, Split
 from fmnist.engine.plain import Engine, EpochResult
 from fmnist.errors import Failure, Interrupted, UserError
 from fmnist.evaluation import evaluate_model, score_answers
@@ -31,6 +32,15 @@ from fmnist.tracking.tracker import NULL, Tracker
 
 CHECKED_IMAGES = 1000
 """Validation images on which the exported model is held against the trained one."""
+
+
+class Parts(Protocol):
+    """What an epoch takes of a data set."""
+
+    @property
+    def train(self) -> Split: ...
+    @property
+    def validation(self) -> Split: ...
 
 
 class DivergedError(Failure):
@@ -107,13 +117,13 @@ def _do_epochs(
     with engine.at_work(data.train):
         clock = time.perf_counter()
         while not checkpoint.finished:
-            clock = _do_epoch(checkpoint, data, engine, watcher, clock)
+            clock = do_epoch(checkpoint, data, engine, watcher, clock)
             write_checkpoint(run.checkpoint, checkpoint)
             tracker.commit(checkpoint.records)
             watcher.epoch(checkpoint.records[-1])
 
 
-def _do_epoch(checkpoint: Checkpoint, data: Dataset, engine: Engine, watcher: Watcher, clock: float) -> float:
+def do_epoch(checkpoint: Checkpoint, data: Parts, engine: Engine, watcher: Watcher, clock: float) -> float:
     """Train and validate the next epoch; bring `checkpoint` up to it. `clock`: when the epoch before ended.
 
     Gives the time at which this one ended.

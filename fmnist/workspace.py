@@ -25,6 +25,8 @@ from fmnist.run import LATEST, RUN_ID, Run, find_run, list_runs
 from fmnist.scores import Evaluation
 from fmnist.settings import RESTORING, Settings
 from fmnist.signals import importing
+from fmnist.sweep import Sweep, list_tracked
+from fmnist.tracked import Tracked
 from fmnist.tracking.elsewhere import check_journal
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.shipper import is_pending, ship
@@ -49,6 +51,10 @@ class Workspace:
     def runs_root(self) -> Path:
         return self.settings.home / "runs"
 
+    @property
+    def sweeps_root(self) -> Path:
+        return self.settings.home / "sweeps"
+
     def load_data(self, folder: PathLike | None = None) -> Dataset:
         """The data in `folder`; without one, those in data/; without those, Fashion-MNIST, fetched and verified."""
         if folder is None:
@@ -65,7 +71,7 @@ class Workspace:
             notice=self.notice,
         )
 
-    def data_of(self, run: Run) -> Dataset:
+    def data_of(self, run: Run | Sweep) -> Dataset:
         """The data that `run` was trained on, from where it had them. Raises UserError where they are others now."""
         about = run.about.data
         source, known = Path(about["source"]), about["name"] == FASHION_MNIST
@@ -73,14 +79,15 @@ class Workspace:
             data = self._find_data(source, required=not known)
         else:
             data = self._find_data(None if known else self.settings.data)
-        self._check_same_data(run, data)
+        self.check_same_data(run, data)
         return data
 
-    def _check_same_data(self, run: Run, data: Dataset) -> None:
+    def check_same_data(self, run: Run | Sweep, data: Dataset) -> None:
+        """Raise UserError for other data than the run's own."""
         if data.digest != run.about.data["digest"]:
             raise UserError(
                 f"data {data.source}",
-                f"have the digest {data.digest[:12]}, run {run.id} was trained on {run.about.data['digest'][:12]}; "
+                f"have the digest {data.digest[:12]}, {run.title} was trained on {run.about.data['digest'][:12]}; "
                 "give its own with --data DIR",
             )
 
@@ -133,7 +140,7 @@ class Workspace:
 
         def load() -> Dataset:
             own = data or self.data_of(run)
-            self._check_same_data(run, own)
+            self.check_same_data(run, own)
             if (names := tuple(run.about.data["class_names"])) != own.class_names:
                 theirs = listing(own.class_names)
                 raise UserError(f"data {own.source}", f"have the classes {theirs}, run {run.id} {listing(names)}")
@@ -173,8 +180,8 @@ class Workspace:
 
     def _catch_up(self, beside: Run) -> None:
         """Have what earlier runs still lack in MLflow and TensorBoard sent meanwhile."""
-        left = []
-        for run in self.runs():
+        left: list[Tracked] = []
+        for run in list_tracked(self.settings.home):
             try:
                 if run != beside and not run.is_locked and is_pending(run, self.destinations.sinks(run)):
                     left.append(run)
@@ -185,7 +192,7 @@ class Workspace:
             self.notice(f"what {whose} is sent meanwhile")
             start_catching_up(left, self.settings.home.resolve())
 
-    def sync(self, run: Run, *, follow: bool = False, again: bool = False) -> dict[str, str]:
+    def sync(self, run: Tracked, *, follow: bool = False, again: bool = False) -> dict[str, str]:
         """Send what MLflow and TensorBoard do not have of the run yet. Gives what went wrong, by address.
 
         `again`: whatever they had. Raises Failure for a run that was not tracked to its end.

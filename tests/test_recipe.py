@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -25,7 +27,9 @@ def test_the_original_is_the_original() -> None:
 def test_recipes_by_name() -> None:
     assert RECIPES["fast"] == TrainConfig()
     assert make_config("original", epochs="3") == ORIGINAL.model_copy(update={"epochs": 3})
-    with pytest.raises(UserError, match=r"recipe 'x': there is no such recipe; choose fast or original"):
+    with pytest.raises(
+        UserError, match=r"recipe 'x': there is no such recipe; choose fast or original, or a sweep's best\.json"
+    ):
         make_config("x")
 
 
@@ -39,3 +43,20 @@ def test_differences_are_by_field() -> None:
 def test_a_config_survives_json() -> None:
     config = make_config("original", seed=7)
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(None, "cannot be read"), ("{", "the whole"), ('{"seed": -1}', "seed")]
+)
+def test_a_file_that_is_no_recipe_is_told(tmp_path: Path, content: str | None, problem: str) -> None:
+    file = tmp_path / "best.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UserError, match=problem):
+        make_config(str(file))
+
+
+def test_a_recipe_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "best.json"
+    file.write_text(TrainConfig(dropout=0.5).model_dump_json())
+    assert make_config(str(file), seed=3) == TrainConfig(dropout=0.5, seed=3)

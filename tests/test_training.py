@@ -106,7 +106,7 @@ def test_a_run_that_was_stopped_while_it_exported_does_only_that(
         patched.setattr(training, "export_model", lambda *args: signal.raise_signal(signal.SIGINT))
         with pytest.raises(Interrupted, match="4 of 4 epochs are saved"):
             job.train(Silent())
-    monkeypatch.setattr(training, "_do_epoch", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "do_epoch", lambda *args: pytest.fail("trained again"))
     run = workspace.resume(job.run.id).train(Silent())
     assert run.result is not None
     assert run.result.epochs == 4

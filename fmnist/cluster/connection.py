@@ -64,7 +64,7 @@ def connected(
     on stderr is said here too. Raises UserError or Failure.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
-    if address is None and cpus > (here := _processors()):
+    if address is None and cpus > (here := processors()):
         raise UserError(
             f"{given} {cpus}",
             f"is more than the {here} processor{'s' * (here != 1)} here; give at most that, or --address of a cluster",
@@ -92,7 +92,8 @@ def connected(
         yield cluster
 
 
-def _processors() -> int:
+def processors() -> int:
+    """Of this machine, those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -18,6 +18,7 @@ from fmnist.ops.leftovers import weight
 from fmnist.ops.sets import DATABASE, IN_HOME, NOTEBOOKS, Manifest, pack, verified, write_manifest
 from fmnist.registry import database_file
 from fmnist.run import list_runs
+from fmnist.sweep import list_tracked
 
 COUNTED = ("experiments", "runs", "metrics", "params", "tags", "registered_models", "model_versions")
 """Tables whose rows a set's manifest tells, so that a restore can be compared."""
@@ -61,7 +62,7 @@ def _check_room(home: Path, place: Path) -> None:
 
 
 def _write_set(folder: Path, home: Path, database: Path, notebooks: Path | None, now: datetime) -> None:
-    sent = {run.shipping: run.shipping.read_bytes() for run in list_runs(home / "runs") if run.shipping.exists()}
+    sent = {run.shipping: run.shipping.read_bytes() for run in list_tracked(home) if run.shipping.exists()}
     files, counts = {}, {}
     if database.exists():
         copy_database(database, folder / DATABASE)

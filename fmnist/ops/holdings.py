@@ -15,6 +15,7 @@ from fmnist.ops.finding import Finding, complaint
 from fmnist.ops.sets import MANIFEST
 from fmnist.registry import database_file
 from fmnist.run import Run, list_runs
+from fmnist.sweep import Sweep, list_tracked
 from fmnist.tracking.elsewhere import Known, ask_mlflow, lanes_elsewhere
 from fmnist.tracking.shipper import is_pending
 from fmnist.tracking.wiring import Destinations
@@ -49,7 +50,7 @@ def records(home: Path, destinations: Destinations, *, tracked: bool) -> Finding
         left = left_behind(home, destinations)
     except Failure as damage:
         return complaint("records", "bad", damage)
-    if not (runs := list_runs(home / "runs")):
+    if not (runs := list_tracked(home)):
         return Finding("records", "off", "no runs yet")
     if not left:
         return Finding("records", "ok", f"MLflow and TensorBoard have all of {_counted(len(runs))}")
@@ -57,9 +58,9 @@ def records(home: Path, destinations: Destinations, *, tracked: bool) -> Finding
     return Finding("records", "warning", told, f"fmnist sync, or {FIX}")
 
 
-def left_behind(home: Path, destinations: Destinations) -> list[Run]:
+def left_behind(home: Path, destinations: Destinations) -> list[Run | Sweep]:
     """The runs whose records are not all sent, and that nobody trains or sends now. Raises Failure for damage."""
-    runs = list_runs(home / "runs")
+    runs = list_tracked(home)
     known = known_here(destinations, runs)
     return [
         run
@@ -70,7 +71,7 @@ def left_behind(home: Path, destinations: Destinations) -> list[Run]:
     ]
 
 
-def known_here(destinations: Destinations, runs: Sequence[Run]) -> Known:
+def known_here(destinations: Destinations, runs: Sequence[Run | Sweep]) -> Known:
     """What MLflow has, where its database is at hand: to ask a server for all its runs takes too long."""
     if database_file(destinations.mlflow_uri) is None:
         return UserError(destinations.mlflow_uri, "is not asked; fmnist sync does")

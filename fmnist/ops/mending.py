@@ -43,6 +43,6 @@ def _records(patient: Patient) -> Iterator[str]:
     for run in left_behind(patient.home, patient.destinations):
         forget_elsewhere(run, patient.destinations, known_here(patient.destinations, [run]))
         if errors := ship(run, patient.destinations.sinks(run), follow=False):
-            yield from (f"run {run.id}, {lane}: {error}" for lane, error in errors.items())
+            yield from (f"{run.title}, {lane}: {error}" for lane, error in errors.items())
             return
-        yield f"run {run.id}: all is sent"
+        yield f"{run.title}: all is sent"

@@ -23,8 +23,8 @@ from fmnist.files import file_of, make_folder, scratch_folder, sha256_of, sync_f
 from fmnist.ops.backup import counts_of
 from fmnist.ops.sets import DATABASE, IN_HOME, MANIFEST, Manifest, unpack, verified
 from fmnist.registry import CHAMPION, Registry, database_file
-from fmnist.run import list_runs
 from fmnist.settings import RESTORING
+from fmnist.sweep import list_tracked
 
 PARTS = (DATABASE, *IN_HOME)
 
@@ -103,9 +103,9 @@ def _check_newer(manifest: Manifest) -> None:
 
 def check_unused(home: Path) -> None:
     """Raise Failure where a training or a server uses the workspace now."""
-    for run in list_runs(home / "runs"):
+    for run in list_tracked(home):
         if run.is_locked:
-            raise Failure(f"run {run.id}", "is being trained; wait for it, or stop it")
+            raise Failure(run.title, "is being trained; wait for it, or stop it")
     database = (home / DATABASE).resolve()
     for process in psutil.process_iter():
         try:
@@ -128,7 +128,7 @@ def _move_on_paper(staged: Path, before: str, home: Path) -> None:
                     f'UPDATE "{table}" SET "{column}" = ? || substr("{column}", ?) WHERE substr("{column}", 1, ?) = ?',
                     (f"{other}/", len(one) + 2, len(one) + 1, f"{one}/"),
                 )
-    for run in list_runs(staged / "runs"):
+    for run in list_tracked(staged):
         if run.shipping.exists():
             lanes = json.loads(run.shipping.read_text())
             renamed = {name.replace(f"{old}/", f"{new}/"): state for name, state in lanes.items()}

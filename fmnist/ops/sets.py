@@ -2,7 +2,7 @@
 
 <set>/manifest.json   when, of what, by which versions; each file's size and SHA-256; how much of everything there is
       mlflow.db       MLflow's database, where it is SQLite
-      runs.tar, artifacts.tar, tensorboard.tar, notebooks.tar
+      runs.tar, sweeps.tar, artifacts.tar, tensorboard.tar, notebooks.tar
 
 The platform's sets have the same form (`platform/sets.py`), with Postgres's dump as their database.
 """
@@ -23,7 +23,7 @@ from fmnist.files import read_sealed, sha256_of, sync_folder, write_sealed
 FORM = 1
 MANIFEST = "manifest.json"
 DATABASE = "mlflow.db"
-IN_HOME = ("runs", "artifacts", "tensorboard")
+IN_HOME = ("runs", "sweeps", "artifacts", "tensorboard")
 """Folders of a workspace that are kept; the rest of it is made again when it is missed."""
 NOTEBOOKS = "notebooks"
 LOCKS = ("lock", "shipping.lock")

@@ -12,7 +12,7 @@ from typing import Any
 
 from fmnist.errors import Failure, UserError, one_line
 from fmnist.registry import RUN_ID_TAG, Registry, database_file
-from fmnist.run import Run
+from fmnist.tracked import Tracked
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.shipper import State
 from fmnist.tracking.wiring import Destinations
@@ -25,7 +25,7 @@ Known = Mapping[str, str] | Failure | UserError
 """fmnist's id -> MLflow's own, of the runs that MLflow has, deleted ones too; or why it could not be asked."""
 
 
-def ask_mlflow(destinations: Destinations, runs: Sequence[Run]) -> Known:
+def ask_mlflow(destinations: Destinations, runs: Sequence[Tracked]) -> Known:
     """What it has of the runs, and maybe of others."""
     registry = Registry(destinations.mlflow_uri, destinations.model_name)
     try:
@@ -70,7 +70,7 @@ def all_pages(search: Callable[..., Any], *given: Any, **options: Any) -> Iterat
             return
 
 
-def lanes_elsewhere(run: Run, destinations: Destinations, known: Known) -> list[str]:
+def lanes_elsewhere(run: Tracked, destinations: Destinations, known: Known) -> list[str]:
     """The lanes that have less of the run than its folder says; what could not be asked is believed."""
     lanes, found = State(run).lanes, []
     noted = lanes.get(destinations.mlflow_lane, {})
@@ -80,23 +80,23 @@ def lanes_elsewhere(run: Run, destinations: Destinations, known: Known) -> list[
             found.append(destinations.mlflow_lane)
     lane = destinations.tensorboard_lane
     noted = lanes.get(lane, {})
-    if noted.get("sent") and not any((destinations.logs / run.id).glob(f"events.*{noted.get('there', '')}")):
+    if noted.get("sent") and not any((destinations.logs / run.id).rglob(f"events.*{noted.get('there', '')}")):
         found.append(lane)
     return found
 
 
-def forget_elsewhere(run: Run, destinations: Destinations, known: Known) -> None:
+def forget_elsewhere(run: Tracked, destinations: Destinations, known: Known) -> None:
     """Have all of it sent there, as to a place that never had any."""
     if lanes := lanes_elsewhere(run, destinations, known):
         State(run).forget(lanes)
 
 
-def check_journal(run: Run) -> None:
+def check_journal(run: Tracked) -> None:
     """Raise Failure where the journal lacks what is to be sent, or is another run's."""
-    records, resume = Journal(run.journal).read(), f"fmnist train --resume {run.id}"
+    records, resume = Journal(run.journal).read(), run.resume_command
     if not records:
-        raise Failure(f"run {run.id}", f"was not tracked; have it done: {resume}")
+        raise Failure(run.title, f"was not tracked; have it done: {resume}")
     if (name := records[0]["run_id"]) != run.id:
-        raise Failure(run.folder, f"holds the run {name}; give the folder that name, then sync")
+        raise Failure(run.folder, f"holds the {run.kind} {name}; give the folder that name, then sync")
     if run.is_whole and records[-1]["key"] != "end":
-        raise Failure(run.journal, f"ends before its run did; copy it again, or complete it: {resume}")
+        raise Failure(run.journal, f"ends before its {run.kind} did; copy it again, or complete it: {resume}")

@@ -22,9 +22,6 @@ from fmnist.tracking.journal import Record
 from fmnist.tracking.pictures import matrix_png, mistakes_png
 from fmnist.tracking.records import decode, model_of
 
-SOURCE = "fmnist train"
-"""What MLflow says that runs come from."""
-
 CHECKPOINT = "checkpoint"
 """Where the last checkpoint of a training by several workers is among its artifacts, with its configuration."""
 
@@ -33,6 +30,8 @@ class MlflowSink:
     """One run in MLflow."""
 
     starts_anew = False
+    source = "fmnist train"
+    """The command that is shown for it."""
 
     def __init__(self, folder: Path, uri: str, experiment: str, model_name: str, artifact_root: Path) -> None:
         """`folder`: of the run. `artifact_root`: where the experiment keeps files if it must be made on a database."""
@@ -118,7 +117,7 @@ class MlflowSink:
             **record["tags"],  # first: none of them takes the place of one below
             RUN_ID_TAG: record["run_id"],
             "mlflow.user": record["facts"].get("user"),
-            "mlflow.source.name": SOURCE,
+            "mlflow.source.name": self.source,
             "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": record["facts"].get("code"),
             "fmnist.name": record["name"],
@@ -207,7 +206,7 @@ class MlflowSink:
     def _whose(self) -> dict[str, str]:
         """Whose model it is: without, MLflow takes whoever sends it, maybe on another machine."""
         names = {"mlflow.user": self._facts.get("user"), "mlflow.source.git.commit": self._facts.get("code")}
-        return {"mlflow.source.name": SOURCE, **{name: value for name, value in names.items() if value}}
+        return {"mlflow.source.name": self.source, **{name: value for name, value in names.items() if value}}
 
     def _check_logged(self, uri: str, record: Record) -> None:
         """Load the model back: what MLflow keeps must be what the run ended with."""

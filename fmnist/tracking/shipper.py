@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from fmnist.errors import Failure, no_room, one_line
 from fmnist.files import held_lock, write_whole
-from fmnist.run import Run
+from fmnist.tracked import Tracked
 from fmnist.tracking.journal import Journal, Record
 
 POLL = 0.5
@@ -48,7 +48,7 @@ SinkFactory = Callable[[], Sink]
 class State:
     """shipping.json: lane -> how many records it has, what it calls the run, and what went wrong last."""
 
-    run: Run
+    run: Tracked
     lanes: dict[str, dict[str, Any]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -88,7 +88,7 @@ class State:
             write_whole(self.run.shipping, json.dumps(self.lanes, indent=1))
 
 
-def is_pending(run: Run, lanes: Iterable[str]) -> bool:
+def is_pending(run: Tracked, lanes: Iterable[str]) -> bool:
     """Whether a lane lacks records of the run. Raises Failure for a damaged journal."""
     state = State(run)
     open_lanes = [lane for lane in lanes if not state.has_all(lane)]
@@ -96,7 +96,7 @@ def is_pending(run: Run, lanes: Iterable[str]) -> bool:
     return any(state.sent(lane) < count for lane in open_lanes)
 
 
-def ship(run: Run, sinks: Mapping[str, SinkFactory], *, follow: bool, patience: float = 0) -> dict[str, str]:
+def ship(run: Tracked, sinks: Mapping[str, SinkFactory], *, follow: bool, patience: float = 0) -> dict[str, str]:
     """Send what the sinks do not have yet; with `follow`, until the run's training is over, trying again and again,
     and then still for `patience` seconds.
 
@@ -106,7 +106,7 @@ def ship(run: Run, sinks: Mapping[str, SinkFactory], *, follow: bool, patience: 
     turn = {"patience": math.inf} if follow else {}
     with held_lock(run.folder / "shipping.lock", f"process {os.getpid()}", **turn) as other:
         if other:
-            raise Failure(f"run {run.id}", f"is being sent by {other} now; wait for it")
+            raise Failure(run.title, f"is being sent by {other} now; wait for it")
         state = State(run)
         lanes = [_Lane(run, name, factory, state, follow, patience) for name, factory in sinks.items()]
         for lane in lanes:
@@ -117,7 +117,9 @@ def ship(run: Run, sinks: Mapping[str, SinkFactory], *, follow: bool, patience: 
 
 
 class _Lane(threading.Thread):
-    def __init__(self, run: Run, name: str, factory: SinkFactory, state: State, follow: bool, patience: float) -> None:
+    def __init__(
+        self, run: Tracked, name: str, factory: SinkFactory, state: State, follow: bool, patience: float
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self._trained, self._factory, self._state, self._follow = run, factory, state, follow
         self._patience = patience

@@ -4,9 +4,11 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 from fmnist.run import Run
+from fmnist.tracked import Tracked
 from fmnist.tracking.journal import Journal, Record
 from fmnist.tracking.records import start_record
 from fmnist.tracking.shipper import State
@@ -36,14 +38,20 @@ class JournalTracker:
     """Appends to the run's journal, and has a shipper follow it."""
 
     def __init__(
-        self, run: Run, start_shipper: Callable[[], "subprocess.Popen[bytes]"], notice: Callable[[str], None]
+        self,
+        run: Tracked,
+        start_shipper: Callable[[], "subprocess.Popen[bytes]"],
+        notice: Callable[[str], None],
+        start: Callable[[], Record] | None = None,
     ) -> None:
+        """`start`: gives the journal's first record, where `run` is not a Run."""
+        self._start = start or partial(start_record, Run(run.folder))
         self._run, self._journal, self._start_shipper, self._notice = run, Journal(run.journal), start_shipper, notice
         self._shipper: subprocess.Popen[bytes] | None = None
         self._told: set[str] = set()
 
     def commit(self, records: Sequence[Record]) -> None:
-        self._journal.add_missing([start_record(self._run), *records])
+        self._journal.add_missing([self._start(), *records])
         if self._shipper is None:
             State(self._run).forget_errors()
             self._shipper = self._start_shipper()
@@ -73,9 +81,7 @@ class JournalTracker:
                 self._shipper.wait(5)
             other = "it takes longer" if code is None else f"the shipper ended with {code}; see its shipping.log"
             reasons = "; ".join(f"{lane}: {error}" for lane, error in self._errors().items()) or other
-            self._notice(
-                f"run {self._run.id}: not all of it has been sent ({reasons}); send the rest with: fmnist sync"
-            )
+            self._notice(f"{self._run.title}: not all of it has been sent ({reasons}); send the rest with: fmnist sync")
 
     def _errors(self) -> dict[str, str]:
         return {lane: values["error"] for lane, values in State(self._run).lanes.items() if values["error"]}

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import IO
 
 from fmnist.errors import Failure, UserError, one_line
+from fmnist.files import make_folder
 from fmnist.registry import Registry
-from fmnist.run import Run
+from fmnist.sweep import Sweep
+from fmnist.tracked import Tracked
 from fmnist.tracking.shipper import Sink, SinkFactory
 
 
@@ -37,27 +39,32 @@ class Destinations:
     def tensorboard_lane(self) -> str:
         return f"tensorboard {self.logs}"
 
-    def sinks(self, run: Run) -> dict[str, SinkFactory]:
+    def sinks(self, run: Tracked) -> dict[str, SinkFactory]:
         """By address: how to open each sink, which imports what it needs."""
 
         def mlflow() -> Sink:
             from fmnist.tracking.mlflow_sink import MlflowSink
+            from fmnist.tracking.sweep_sinks import SweepSink
 
             try:
                 Registry(self.mlflow_uri, self.model_name).probe()
             except (Failure, UserError) as error:  # it may come yet
                 raise ConnectionError(str(error)) from error
-            return MlflowSink(run.folder, self.mlflow_uri, self.experiment, self.model_name, self.artifacts)
+            places = self.mlflow_uri, self.experiment, self.model_name, self.artifacts
+            return SweepSink(run, *places) if isinstance(run, Sweep) else MlflowSink(run.folder, *places)
 
         def tensorboard() -> Sink:
+            from fmnist.tracking.sweep_sinks import SweepEvents
             from fmnist.tracking.tensorboard_sink import TensorboardSink
 
+            if isinstance(run, Sweep):
+                return SweepEvents(self.logs / run.id)
             return TensorboardSink(run.folder, self.logs / run.id)
 
         return {self.mlflow_lane: mlflow, self.tensorboard_lane: tensorboard}
 
 
-def start_shipper(run: Run, home: Path) -> "subprocess.Popen[bytes]":
+def start_shipper(run: Tracked, home: Path) -> "subprocess.Popen[bytes]":
     """`fmnist sync RUN --follow`, its output in the run's folder.
 
     It has a session of its own: Ctrl-C is for the training; the shipper sends what was committed, and ends.
@@ -65,9 +72,9 @@ def start_shipper(run: Run, home: Path) -> "subprocess.Popen[bytes]":
     return _start_sync([run.id, "--follow"], home, run.folder / "shipping.log")
 
 
-def start_catching_up(runs: Sequence[Run], home: Path) -> None:
+def start_catching_up(runs: Sequence[Tracked], home: Path) -> None:
     """`fmnist sync` for earlier runs that are not all sent, beside a training."""
-    _start_sync([run.id for run in runs], home, home / "runs" / "shipping.log")
+    _start_sync([run.id for run in runs], home, make_folder(home / "runs") / "shipping.log")
 
 
 def _start_sync(arguments: list[str], home: Path, log_file: Path) -> "subprocess.Popen[bytes]":

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses war
 
 SINK = "fmnist.tracking.mlflow_sink:MlflowSink"
 MOMENTS = {
-    "epoch": ["fmnist.training:_do_epoch"],
+    "epoch": ["fmnist.training:do_epoch"],
     "checkpoint": ["fmnist.training:write_checkpoint"],
     "upload": [f"{SINK}._log_files", f"{SINK}._log_model"],
 }

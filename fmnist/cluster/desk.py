@@ -1,0 +1,68 @@
+"""Where a sweep's trials, on whichever node, leave what they have to say, and find what they go on from.
+
+A trial may run where the sweep's folder is not, and the sweep may be watched from a machine that no node can reach.
+So both talk to an actor: trials hand in records and checkpoints, and whoever holds the folder fetches and commits them.
+"""
+
+from typing import Any, NamedTuple
+
+from fmnist.cluster.trial import Record
+from fmnist.sweep import split_key
+
+
+class Letter(NamedTuple):
+    """A trial's record, and the checkpoint that commits it, if there is one."""
+
+    number: int
+    record: Record
+    state: bytes | None
+
+
+class Desk:
+    """Holds, of each trial that is not over, its last checkpoint: a worker that dies is replaced by one that asks."""
+
+    def __init__(self, kept: dict[int, bytes]) -> None:
+        self._kept, self._letters = dict(kept), list[Letter]()
+
+    def send(self, number: int, record: Record, state: bytes | None = None) -> None:
+        if state is not None:
+            self._kept[number] = state
+        place = split_key(record["key"])
+        if place and place[1] == "end":
+            self._kept.pop(number, None)
+        self._letters.append(Letter(number, record, state))
+
+    def kept(self, number: int) -> bytes | None:
+        return self._kept.get(number)
+
+    def collect(self) -> list[Letter]:
+        """All letters since it was asked last."""
+        letters, self._letters = self._letters, []
+        return letters
+
+
+class RemotePost:
+    """A trial's way to the desk: what it hands in is there when the call returns."""
+
+    def __init__(self, desk: Any) -> None:
+        self._desk = desk
+
+    def send(self, number: int, record: Record, state: bytes | None = None) -> None:
+        import ray
+
+        ray.get(self._desk.send.remote(number, record, state))
+
+    def kept(self, number: int) -> bytes | None:
+        import ray
+
+        state: bytes | None = ray.get(self._desk.kept.remote(number))
+        return state
+
+
+def open_desk(node: str, kept: dict[int, bytes]) -> Any:
+    """An actor on the node that the sweep talks to, which takes no processor."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote(kept)

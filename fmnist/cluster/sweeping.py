@@ -1,0 +1,238 @@
+"""The story of a sweep, where its folder is: what trials say is committed, whatever becomes of the cluster."""
+
+import os
+import shutil
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from fmnist.cluster.board import Board
+from fmnist.cluster.connection import Cluster, connected, processors
+from fmnist.cluster.trial import Images, Record
+from fmnist.errors import Failure, Interrupted, one_line
+from fmnist.files import read_sealed, write_whole
+from fmnist.signals import check_signals
+from fmnist.sweep import SCORE, Sweep, Trial, key, ranked, split_key, trials_of
+from fmnist.tracking.journal import Journal
+from fmnist.tracking.sweep_report import write_report
+
+Commit = Callable[[Sequence[Record]], None]
+POLL = 0.25
+TUNE = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else Tune, interrupted, would start a cluster anew
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}
+"""What makes Tune as quiet as Ray is; read when it is imported."""
+PATIENCE = 60
+"""Seconds in which the cluster answers, however busy it is."""
+
+
+@contextmanager
+def joined(address: str | None, concurrent: int | None) -> Iterator[Cluster]:
+    """Ray at `address`, or one of this machine's own, with place for so many trials at a time; None: for one at least.
+
+    Raises UserError or Failure.
+    """
+    for name, value in TUNE.items():
+        os.environ.setdefault(name, value)
+    is_elsewhere = address or os.environ.get("RAY_ADDRESS")
+    with connected(address, concurrent or (1 if is_elsewhere else processors()), "--concurrent") as cluster:
+        yield replace(cluster, cpus=concurrent or cluster.cpus)
+
+
+def run_sweep(sweep: Sweep, images: Images, commit: Commit, board: Board, cluster: Cluster | None) -> dict[int, Trial]:
+    """Search to the end, from wherever the sweep stands, and write its report. Gives its trials.
+
+    `commit` appends records to the journal. `cluster`: as many trials at a time as it has processors; None if no trial
+    is left. Raises Interrupted on Ctrl-C and Failure where the cluster fails; what was committed then stands.
+    """
+    with sweep.lock(), _told_how_to_resume(sweep):
+        commit([])
+        known = Journal(sweep.journal).read()
+        trials = dict(sorted(trials_of(sweep.about, known).items()))
+        if cluster:
+            _Search(sweep, trials, commit, board, {record["key"] for record in known}).go_on(images, cluster)
+        if not ranked(trials.values()):
+            reasons = [trial.why for trial in trials.values() if trial.why] or ["all were stopped"]
+            raise Failure(sweep.title, f"no trial reached its end ({reasons[0]}); see its journal, and start another")
+        write_report(sweep, trials)
+        commit([end_of_sweep(trials)])
+        return trials
+
+
+@contextmanager
+def _told_how_to_resume(sweep: Sweep) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        over = _over(trials_of(sweep.about, Journal(sweep.journal).read()))
+        done = f"{over} of {sweep.about.trials} trials are over and kept"
+        raise Interrupted(f"{sweep.title}: interrupted, {done}; go on with: {sweep.resume_command}") from None
+
+
+def has_trials_left(sweep: Sweep) -> bool:
+    """Whether a cluster is needed to end it."""
+    return _over(trials_of(sweep.about, Journal(sweep.journal).read())) < sweep.about.trials
+
+
+def _over(trials: dict[int, Trial]) -> int:
+    return sum(trial.state != "running" for trial in trials.values())
+
+
+class _Search:
+    """One stretch of a sweep, from a start of Ray to its end."""
+
+    def __init__(self, sweep: Sweep, trials: dict[int, Trial], commit: Commit, board: Board, known: set[str]) -> None:
+        self._sweep, self._trials, self._commit, self._board, self._known = sweep, trials, commit, board, known
+
+    def go_on(self, images: Images, cluster: Cluster) -> None:
+        """Until all trials are over. Raises KeyboardInterrupt or Failure."""
+        place = f"Ray at {cluster.address}" if cluster.address else "this machine"
+        self._board.begin(
+            self._sweep.about, self._trials, f"{cluster.cpus} trial{'s' * (cluster.cpus != 1)} at a time on {place}"
+        )
+        try:
+            warnings.simplefilter("ignore")  # Optuna's, on what is told it twice
+            self._run(images, cluster)
+        finally:
+            self._board.end()
+
+    def _run(self, images: Images, cluster: Cluster) -> None:
+        from fmnist.cluster.desk import open_desk
+        from fmnist.cluster.tuning import make_tuner
+
+        scratch = self._sweep.folder / ".scratch-ray"
+        shutil.rmtree(scratch, ignore_errors=True)  # of a stretch that was killed
+        try:
+            desk = open_desk(cluster.node, self._kept())
+            fit = _Fit(make_tuner(self._sweep.about, self._trials, images, desk, cluster.cpus, scratch))
+            fit.start()
+            while fit.is_alive():
+                check_signals()
+                self._take(desk)
+                fit.join(POLL)
+            self._take(desk)
+            if fit.error:
+                raise fit.error
+        except (Failure, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise Failure(
+                self._sweep.title,
+                f"the cluster failed ({type(error).__name__}: {one_line(error)[:200]}); what is over is kept, "
+                f"go on with: {self._sweep.resume_command}",
+            ) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _kept(self) -> dict[int, bytes]:
+        """The checkpoints of trials that were cut off. A damaged one is left out: its trial begins anew."""
+        kept = {}
+        for number, trial in self._trials.items():
+            if trial.state == "running":
+                try:
+                    path = self._sweep.checkpoint(number)
+                    read_sealed(path)
+                    kept[number] = path.read_bytes()
+                except (OSError, Failure):
+                    continue
+        return kept
+
+    def _take(self, desk: Any) -> None:
+        import ray
+
+        records, over = [], []
+        for number, record, state in ray.get(desk.collect.remote(), timeout=PATIENCE):
+            if record["key"] in self._known:  # said once more, by a trial that went on
+                continue
+            if state is not None:
+                write_whole(self._sweep.checkpoint(number), state)
+            self._known.add(record["key"])
+            records.append(self._completed(number, record))
+            if self._note(number, record):
+                over.append(self._trials[number])
+        if records:
+            self._commit(records)
+        for trial in over:
+            self._sweep.checkpoint(trial.number).unlink(missing_ok=True)
+            self._board.ended(trial)
+
+    def _completed(self, number: int, record: Record) -> Record:
+        """A trial's start with what it shares with all others."""
+        place = split_key(record["key"])
+        return record | shared(self._sweep, number, record["values"]) if place and place[1] == "start" else record
+
+    def _note(self, number: int, record: Record) -> bool:
+        """Whether the trial is over by it."""
+        if record["key"] == key(number, "start"):
+            self._trials |= trials_of(self._sweep.about, [record])
+        else:
+            self._trials[number].add(record)
+        return bool(record["key"] == key(number, "end"))
+
+
+class _Fit(threading.Thread):
+    """Tune at work. In a thread, so that this process commits, draws and hears signals meanwhile."""
+
+    def __init__(self, tuner: Any) -> None:
+        super().__init__(name="tune", daemon=True)
+        self._tuner = tuner
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self._tuner.fit()
+        except BaseException as error:  # noqa: BLE001 - it is raised where somebody hears it
+            self.error = error
+
+
+def start_of_sweep(sweep: Sweep) -> Record:
+    """The journal's first record: what the sweep is, in the form of a run's start."""
+    plan = sweep.about
+    space = {f"space.{name}": str(domain) for name, domain in plan.space.items()}
+    return {
+        "key": "start",
+        "time": datetime.fromisoformat(plan.created).timestamp(),
+        "run_id": sweep.id,
+        "params": {"trials": plan.trials, "search_seed": plan.seed, **space, **_unsearched(sweep)},
+        "data": plan.data,
+        "name": plan.name,
+        "note": None,
+        "tags": {},
+        "facts": plan.versions,
+    }
+
+
+def _unsearched(sweep: Sweep) -> dict[str, Any]:
+    base = sweep.about.base.model_dump()
+    return {name: value for name, value in base.items() if name not in sweep.about.space}
+
+
+def shared(sweep: Sweep, number: int, values: dict[str, Any]) -> Record:
+    """What makes a trial's start that of a run."""
+    plan = sweep.about
+    return {
+        "run_id": f"{sweep.id}-{number:03}",
+        "params": plan.base.model_dump() | values,
+        "data": plan.data,
+        "name": f"trial {number}",
+        "note": None,
+        "tags": {"fmnist.sweep": sweep.id},
+    }
+
+
+def end_of_sweep(trials: dict[int, Trial]) -> Record:
+    """The journal's last record."""
+    best = ranked(trials.values())[0]
+    assert best.kept
+    scores = {f"best_{SCORE}": best.kept[SCORE], "best_trial": best.number, "trials_over": len(trials)}
+    return {"key": "end", "time": time.time(), "trials": len(trials), "best": best.number, "scores": scores}

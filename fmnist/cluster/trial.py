@@ -1,0 +1,129 @@
+"""A trial, as a worker trains it: one configuration on one processor, which tells its sweep what each epoch gave."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from fmnist.data.dataset import Dataset, Split
+from fmnist.recipe import TrainConfig
+from fmnist.space import Value, placed
+from fmnist.sweep import SCORE, State, key
+
+Record = dict[str, Any]
+Report = Callable[[dict[str, Any]], None]
+DEVICE = "cpu"
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """All that a trial is given of the data. The test images are not among it: nothing can be chosen by them."""
+
+    train: Split
+    validation: Split
+    classes: int
+
+
+def images_of(data: Dataset) -> Images:
+    """What trials may see of a data set."""
+    return Images(data.train, data.validation, len(data.class_names))
+
+
+class Post(Protocol):
+    """The way to the sweep."""
+
+    def send(self, number: int, record: Record, state: bytes | None = None) -> None:
+        """A record of the trial, with the checkpoint that commits it. It is on its way when this returns."""
+
+    def kept(self, number: int) -> bytes | None:
+        """The checkpoint that the trial is to go on from."""
+
+
+def run_trial(
+    number: int, values: dict[str, Value], base: TrainConfig, images: Images, post: Post, report: Report
+) -> None:
+    """Train to the end, or until `report` does not return, which ends what is not worth going on with.
+
+    A trial that was cut off goes on from its checkpoint, and reports the epochs that it had once more.
+    """
+    import torch
+
+    from fmnist.engine.fast import make_engine
+    from fmnist.progress import Silent
+    from fmnist.training import DivergedError, do_epoch
+
+    torch.set_num_threads(1)
+    config = placed(base, values)
+    post.send(number, start_record(number, values, _facts(config)))
+    engine = make_engine(config, images.classes, DEVICE)
+    checkpoint = _unpacked(post.kept(number))
+    if checkpoint.epoch:
+        engine.load_state(checkpoint.state)
+    for record in checkpoint.records:
+        post.send(number, _epoch_record(number, record))
+        report(_reported(record, last=False))
+    clock = time.perf_counter()
+    while not checkpoint.finished:
+        try:
+            clock = do_epoch(checkpoint, images, engine, Silent(), clock)
+        except DivergedError as error:
+            post.send(number, end_record(number, checkpoint.epoch, "diverged", str(error)))
+            report({"epoch": checkpoint.epoch + 1, SCORE: 0.0, "last": True})
+            return
+        record = checkpoint.records[-1]
+        post.send(number, _epoch_record(number, record), _packed(checkpoint))
+        if checkpoint.finished:
+            post.send(number, end_record(number, checkpoint.epoch, "completed"))
+        report(_reported(record, last=checkpoint.finished))
+
+
+def _facts(config: TrainConfig) -> dict[str, str]:
+    """Where the trial trains."""
+    from fmnist.engine.plain import choose_device, choose_precision
+    from fmnist.provenance import provenance
+
+    precision = str(choose_precision(config.precision, choose_device(DEVICE))).removeprefix("torch.")
+    return {"device": DEVICE, "precision": precision, **provenance()}
+
+
+def start_record(number: int, values: dict[str, Value], facts: dict[str, str]) -> Record:
+    """What the trial is, and where it trains."""
+    return {"key": key(number, "start"), "time": time.time(), "values": values, "facts": facts}
+
+
+def _epoch_record(number: int, record: Record) -> Record:
+    """What the sweep keeps of an epoch."""
+    own = {name: value for name, value in record.items() if name != "confusion"}
+    return own | {"key": key(number, record["key"])}
+
+
+def end_record(number: int, epochs: int, state: State, why: str | None = None) -> Record:
+    """How a trial ended."""
+    return {"key": key(number, "end"), "time": time.time(), "epochs": epochs, "state": state, "why": why}
+
+
+def _reported(record: Record, *, last: bool) -> dict[str, Any]:
+    """What the search is told of an epoch."""
+    return {"epoch": record["epoch"], SCORE: record["scores"][SCORE], "last": last}
+
+
+def _packed(checkpoint: Any) -> bytes:
+    from fmnist.checkpoint import write_checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint"
+        write_checkpoint(path, checkpoint)
+        return path.read_bytes()
+
+
+def _unpacked(content: bytes | None) -> Any:
+    from fmnist.checkpoint import Checkpoint, read_checkpoint
+
+    if content is None:
+        return Checkpoint()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint"
+        path.write_bytes(content)
+        return read_checkpoint(path)

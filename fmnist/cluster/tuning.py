@@ -1,0 +1,163 @@
+"""Ray Tune set up for a sweep: Optuna's TPE proposes configurations, ASHA stops those that fall behind.
+
+Tune's own state is not kept: a sweep goes on from its journal, with whatever versions are there then. What is over is
+told to the search and to the scheduler as if it had just been seen; what was cut off is proposed again, first.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from fmnist.cluster.desk import RemotePost
+from fmnist.cluster.trial import Images, end_record, run_trial, start_record
+from fmnist.errors import one_line
+from fmnist.recipe import TrainConfig
+from fmnist.space import Domain, Range, point
+from fmnist.sweep import SCORE, Plan, Trial
+
+REDUCTION = 2
+"""Of the trials that reach a rung, the better half goes on."""
+TRIES = 3
+"""How often a trial is begun whose worker or node dies."""
+
+
+def first_rung(epochs: int) -> int:
+    """The epoch after which a trial may be stopped: a third of the way, when the step size has begun to fall.
+
+    Before that a one-cycle schedule tells little: the higher its rate, the worse a trial looks until the rate falls.
+    All trials have the same epochs, so that at a rung all are at the same point of their schedules.
+    """
+    return math.ceil(epochs / 3)
+
+
+def make_tuner(plan: Plan, trials: Mapping[int, Trial], images: Images, desk: Any, concurrent: int, place: Path) -> Any:
+    """What is left of the sweep. `place`: a folder for what Tune writes, which nobody needs later."""
+    over = [trial for trial in trials.values() if trial.state != "running"]
+    search = make_search(plan, trials)
+    trainable = tune.with_parameters(train_trial, base=plan.base, images=images, desk=desk)
+    return tune.Tuner(
+        tune.with_resources(trainable, {"cpu": 1}),
+        param_space={},
+        tune_config=tune.TuneConfig(
+            search_alg=search,
+            scheduler=make_scheduler(plan.base.epochs, over),
+            num_samples=plan.trials - len(over),
+            max_concurrent_trials=concurrent,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: str(trial.trial_id),
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(place),
+            verbose=0,
+            callbacks=[Ends(desk)],
+            failure_config=tune.FailureConfig(max_failures=TRIES - 1),
+        ),
+    )
+
+
+def train_trial(config: dict[str, Any], base: TrainConfig, images: Images, desk: Any) -> None:
+    """What runs in a worker."""
+    warnings.filterwarnings("ignore")
+    run_trial(config["trial"], config["values"], base, images, RemotePost(desk), tune.report)
+
+
+def make_scheduler(epochs: int, over: list[Trial]) -> Any:
+    """ASHA, which knows how far each trial that is `over` came."""
+    scheduler = ASHAScheduler(
+        time_attr="epoch",
+        metric=SCORE,
+        mode="max",
+        max_t=epochs,
+        grace_period=first_rung(epochs),
+        reduction_factor=REDUCTION,
+    )
+    for trial in over:
+        known = SimpleNamespace(trial_id=f"over-{trial.number}")
+        scheduler.on_trial_add(None, known)
+        for record in trial.records:
+            scheduler.on_trial_result(None, known, {"epoch": record["epoch"], SCORE: record["scores"][SCORE]})
+    return scheduler
+
+
+def make_search(plan: Plan, trials: Mapping[int, Trial]) -> "NumberedSearch":
+    """TPE, which knows what was tried. The recipe itself is the first trial, so that it is known what to beat."""
+    cut_off = [trial for trial in trials.values() if trial.state == "running"]
+    points: list[dict[str, Any]] = [dict(trial.values) for trial in cut_off]
+    new = [number for number in range(1, plan.trials + 1) if number not in trials]
+    if 1 not in trials and (own := point(plan.space, plan.base)) is not None:
+        points.append(dict(own))
+    search = NumberedSearch(plan, [trial.number for trial in cut_off] + new, points)
+    for trial in trials.values():
+        if trial.state != "running":
+            scores = [record["scores"][SCORE] for record in trial.records]
+            search.add_evaluated_point(
+                dict(trial.values),
+                trial.kept[SCORE] if trial.kept and trial.state != "diverged" else 0.0,
+                error=trial.state == "failed",
+                pruned=trial.state == "stopped",
+                intermediate_values=[*scores[:1], *scores],  # Optuna counts from 0, epochs do from 1
+            )
+    return search
+
+
+class NumberedSearch(OptunaSearch):  # type: ignore[misc]
+    """Gives each configuration the number of its trial, and calls stopped what did not reach its end."""
+
+    def __init__(self, plan: Plan, numbers: list[int], points: list[dict[str, Any]]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        left = len(numbers)
+        # A quarter at random, then by what those gave; Optuna's own 10 would be most of a small sweep.
+        sampler = optuna.samplers.TPESampler(n_startup_trials=max(4, plan.trials // 4), seed=(plan.seed + left) % 2**32)
+        space = {name: _distribution(domain) for name, domain in plan.space.items()}
+        super().__init__(space, SCORE, "max", points, sampler)
+        self._numbers = numbers
+
+    def suggest(self, trial_id: str) -> Any:
+        if not self._numbers:
+            return Searcher.FINISHED
+        return {"trial": self._numbers.pop(0), "values": super().suggest(trial_id)}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        reached = result and result.get("last")
+        super().on_trial_complete(trial_id, result if reached else None, error)
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    if not isinstance(domain, Range):
+        return CategoricalDistribution(domain.values)
+    if domain.whole:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)
+
+
+class Ends(tune.Callback):  # type: ignore[misc]
+    """Tells the desk of ends that a trial does not know of itself: it was stopped, or it failed too often."""
+
+    def __init__(self, desk: Any) -> None:
+        self._post = RemotePost(desk)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._tell(trial, "stopped", None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = trial.get_pickled_error()
+        told = getattr(error, "cause", None) or error  # what the worker raised, not where
+        number, values = trial.config["trial"], trial.config["values"]
+        self._post.send(number, start_record(number, values, {}))  # its worker may not have come so far
+        self._tell(trial, "failed", f"{type(told).__name__}: {one_line(told)[-300:]}")
+
+    def _tell(self, trial: Any, state: Any, why: str | None) -> None:
+        number, epochs = trial.config["trial"], int((trial.last_result or {}).get("epoch", 0))
+        self._post.send(number, end_record(number, epochs, state, why))

@@ -1,0 +1,106 @@
+"""What a worker does with a trial, without Ray: the desk is asked directly."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from fmnist.cluster.desk import Desk
+from fmnist.cluster.trial import Images, images_of, run_trial
+from fmnist.data.dataset import Dataset, Split
+from fmnist.recipe import TrainConfig
+from fmnist.space import Value
+
+BASE = TrainConfig(epochs=3, batch_size=64, precision="fp32")
+VALUES: dict[str, Value] = {"learning_rate": 0.003, "dropout": 0.1}
+
+
+class Forbidden:
+    """Test images that must not be looked at."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError("somebody looks at the test images")
+
+
+@dataclass
+class Told:
+    """What the search was told."""
+
+    reports: list[dict[str, Any]]
+    stop_after: int | None = None
+
+    def report(self, values: dict[str, Any]) -> None:
+        self.reports.append(values)
+        if len(self.reports) == self.stop_after:
+            raise SystemExit  # as Tune ends a trial that it stopped
+
+
+@pytest.fixture(scope="module")
+def images(dataset: Dataset) -> Images:
+    return images_of(replace(dataset, test=Forbidden()))  # type: ignore[arg-type]
+
+
+def train(images: Images, desk: Desk, stop_after: int | None = None, values: dict[str, Value] = VALUES) -> list[Any]:
+    told = Told([], stop_after)
+    try:
+        run_trial(2, values, BASE, images, desk, told.report)
+    except SystemExit:
+        assert stop_after
+    return told.reports
+
+
+def test_a_trial_never_gets_the_test_images(images: Images, dataset: Dataset) -> None:
+    held = [value for value in vars(images).values() if isinstance(value, Split)]
+    assert held == [dataset.train, dataset.validation]
+
+
+def test_every_epoch_is_recorded_and_reported(images: Images) -> None:
+    desk = Desk({})
+    reports = train(images, desk)
+    letters = desk.collect()
+    assert [letter.record["key"] for letter in letters] == [
+        "trial/002/start",
+        "trial/002/epoch/1",
+        "trial/002/epoch/2",
+        "trial/002/epoch/3",
+        "trial/002/end",
+    ]
+    start, *epochs, end = (letter.record for letter in letters)
+    assert start["values"] == VALUES
+    assert {"device", "precision", "host", "torch"} <= set(start["facts"])
+    assert [(report["epoch"], report["last"]) for report in reports] == [(1, False), (2, False), (3, True)]
+    assert [report["val_accuracy"] for report in reports] == [record["scores"]["val_accuracy"] for record in epochs]
+    assert {"train_loss", "val_f1", "learning_rate"} <= set(epochs[0]["scores"])
+    assert (end["state"], end["epochs"]) == ("completed", 3)
+    assert desk.kept(2) is None  # it is over
+    assert desk.collect() == []
+
+
+def test_a_trial_that_was_cut_off_ends_as_if_it_had_not_been(images: Images) -> None:
+    undisturbed = train(images, Desk({}))
+    first = Desk({})
+    train(images, first, stop_after=2)
+    state = first.kept(2)
+    assert state is not None
+    second = Desk({2: state})
+    assert train(images, second) == undisturbed  # reported anew from the first epoch, trained from the third
+    again = [letter for letter in second.collect() if letter.state]
+    assert [letter.record["epoch"] for letter in again] == [3]
+
+
+def test_a_trial_that_had_all_its_epochs_only_tells_of_them(images: Images) -> None:
+    desk = Desk({})
+    train(images, desk)
+    last = next(letter.state for letter in reversed(desk.collect()) if letter.state)
+    second = Desk({2: last})
+    assert len(train(images, second)) == 3
+    assert [letter.record["key"] for letter in second.collect() if letter.state] == []
+
+
+def test_a_trial_that_diverges_is_over_and_counts_as_the_worst(images: Images) -> None:
+    desk = Desk({})
+    (report,) = train(images, desk, values={"learning_rate": 1e30})
+    assert report == {"epoch": 1, "val_accuracy": 0.0, "last": True}
+    end = desk.collect()[-1].record
+    assert (end["key"], end["state"], end["epochs"]) == ("trial/002/end", "diverged", 0)
+    assert "diverged" in end["why"]

@@ -1,0 +1,246 @@
+"""Sweeps on a real Ray: found, nested in MLflow, stopped, killed, gone on with, promoted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psutil
+import pytest
+
+from fmnist.recipe import TrainConfig, make_config
+from fmnist.sweep import Sweep, Trial, list_sweeps, trials_of
+from fmnist.tracking.journal import Journal
+
+from ..sweeps import PLAN, a_sweep
+
+DATA = Path(__file__).parents[1] / "data"
+WAIT = 180  # seconds; a busy machine is no fault
+MODEL = """
+import os, pathlib, time
+from torch import nn
+
+class Slow(nn.Flatten):
+    def forward(self, x):
+        time.sleep(float(os.environ.get("PAUSE", 0)) if self.training else 0)
+        return super().forward(x)
+
+def net(classes, dropout):
+    with pathlib.Path(os.environ["BUILT"]).open("a") as file:
+        file.write("built\\n")
+    return nn.Sequential(Slow(), nn.Linear(784, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, classes))
+"""
+"""A small network that notes how often somebody begins to train it, and takes its time."""
+OWN = ("--space", "model=counted:net", "--space", "batch_size=64", "--space", "optimizer=adamw")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Place:
+    """A workspace, and commands in it, each a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home, self.built = folder, folder / "var", folder / "built"
+        (folder / "counted.py").write_text(MODEL)
+        own = {
+            "FMNIST_HOME": str(self.home),
+            "FMNIST_DATA": str(DATA),
+            "FMNIST_DOWNLOAD": "no",
+            "BUILT": str(self.built),
+        }
+        self.environment = os.environ | own | {"OMP_NUM_THREADS": "1"}
+        self.environment.pop("MLFLOW_TRACKING_URI", None)
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: object, **environment: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "fmnist", "sweep", *map(str, arguments)]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, env=self.environment | environment, cwd=self.folder, **pipes)
+        self.started.append(process)
+        return process
+
+    def run(self, *arguments: object, **environment: str) -> tuple[int, str, str]:
+        process = self.start(*arguments, **environment)
+        out, err = process.communicate(timeout=WAIT)
+        return process.returncode, out, err
+
+    @property
+    def sweep(self) -> Sweep:
+        (found,) = list_sweeps(self.home / "sweeps")
+        return found
+
+    def trials(self) -> dict[int, Trial]:
+        if not list_sweeps(self.home / "sweeps"):
+            return {}
+        return trials_of(self.sweep.about, Journal(self.sweep.journal).read())
+
+    def over(self) -> list[int]:
+        return [trial.number for trial in self.trials().values() if trial.state != "running"]
+
+    def times_built(self) -> int:
+        return self.built.read_text().count("built") if self.built.exists() else 0
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    for process in place.started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+def until(found: Callable[[], Any], process: "subprocess.Popen[str] | None" = None) -> None:
+    """Wait for it, as long as the process that is to bring it about runs."""
+    end = time.monotonic() + WAIT
+    while not found():
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_sweep_gives_a_recipe_and_a_champion(place: Place) -> None:
+    given = ("--trials", 3, "--epochs", 2, "--concurrent", 2, "--space", "batch_size=64", "--seed", 3, "--name", "mine")
+    code, out, err = place.run(*given, "--promote", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert [row["trial"] for row in told["trials"]] == [1, 2, 3]
+    first, best = told["trials"][0], told["trials"][told["best"] - 1]
+    assert (first["state"], first["learning_rate"]) == ("completed", TrainConfig().learning_rate)  # the recipe itself
+    assert best["val_accuracy"] == max(row["val_accuracy"] for row in told["trials"] if row["state"] == "completed")
+    assert make_config(told["recipe"]).model_dump() == told["config"]
+    assert (told["config"]["batch_size"], told["config"]["seed"], told["config"]["epochs"]) == (64, 3, 2)
+    assert Path(told["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert told["promoted"] is True
+    assert "Traceback" not in err
+    assert "ray" not in err.lower().replace("raylet", "ray"), err  # Ray and Optuna say nothing of their own
+    assert not list((place.sweep.folder / "trials").iterdir())  # no checkpoint of what is over
+    check_mlflow(place, told)
+
+
+def check_mlflow(place: Place, told: dict[str, Any]) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{place.home / 'mlflow.db'}", f"sqlite:///{place.home / 'mlflow.db'}")
+    found = client.search_runs([client.get_experiment_by_name("fashion-mnist").experiment_id])
+    runs = {run.info.run_name: run for run in found}
+    parent = runs.pop(told["sweep_id"])
+    final = runs.pop(told["run_id"])
+    assert sorted(runs) == [f"{told['sweep_id']}-{number:03}" for number in (1, 2, 3)]
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs.values()} == {parent.info.run_id}
+    assert {run.info.status for run in [parent, final, runs[f"{told['sweep_id']}-001"]]} == {"FINISHED"}
+    for row in told["trials"]:
+        run = runs[f"{told['sweep_id']}-{row['trial']:03}"]
+        assert run.data.metrics["val_accuracy"] == pytest.approx(row["val_accuracy"])
+        assert set(run.data.params) == set(TrainConfig.model_fields)
+    names = {item.path for item in client.list_artifacts(parent.info.run_id, "sweep")}
+    assert names == {"sweep/best.json", "sweep/parallel_coordinates.png", "sweep/trials.csv"}
+    assert final.data.tags["sweep"] == told["sweep_id"]
+    champion = client.get_model_version_by_alias("fashion-mnist", "champion")
+    assert champion.run_id == final.info.run_id
+
+
+def test_a_sweep_goes_on_after_ctrl_c_and_after_a_kill(place: Place) -> None:
+    """No trial that was over is begun again; one that was cut off goes on from its last epoch."""
+    before = {process.pid for process in psutil.process_iter()}
+    pause = {"PAUSE": "0.15", "FMNIST_TRACKING": "no"}
+    first = place.start("--trials", 4, "--epochs", 3, "--concurrent", 1, *OWN, **pause)
+    until(lambda: len(place.over()) == 1 and len(place.trials()) == 2, first)
+    first.send_signal(signal.SIGINT)
+    _, err = first.communicate(timeout=WAIT)
+    assert first.returncode == 130, err
+    last = err.strip().splitlines()[-1]
+    assert last == (
+        f"fmnist: sweep {place.sweep.id}: interrupted, 1 of 4 trials are over and kept; "
+        f"go on with: fmnist sweep --resume {place.sweep.id}"
+    )
+    assert "Traceback" not in err
+    check_nothing_left(before)
+
+    second = place.start("--resume", "latest", **pause)
+    until(
+        lambda: len(place.over()) == 2 and any(t.records for t in place.trials().values() if t.state == "running"),
+        second,
+    )
+    second.kill()
+    second.communicate()
+    check_nothing_left(before)
+    over, begun = place.over(), place.times_built()
+    records = {record["key"]: record for record in Journal(place.sweep.journal).read()}
+
+    code, out, err = place.run("--resume", place.sweep.id[:-1], "--json", FMNIST_TRACKING="no")
+    assert code == 0, err
+    assert place.times_built() == begun + 4 - len(over)
+    assert len(json.loads(out)["trials"]) == 4
+    after = {record["key"]: record for record in Journal(place.sweep.journal).read()}
+    assert records.items() <= after.items()
+    assert all(trial.state != "running" for trial in place.trials().values())
+    assert len(after) == len(Journal(place.sweep.journal).read())  # each once
+
+    again = place.run("--resume", "latest", FMNIST_TRACKING="no")  # it is over: told once more, without Ray
+    assert (again[0], place.times_built()) == (0, begun + 4 - len(over))
+
+
+def check_nothing_left(before: set[int]) -> None:
+    """All processes of Ray's that came with a sweep go with it."""
+
+    def gone() -> bool:
+        new = [process for process in psutil.process_iter() if process.pid not in before]
+        return not [process for process in new if is_of_ray(process)]
+
+    until(gone)
+
+
+def is_of_ray(process: psutil.Process) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+        return "fmnist-ray-" in command or "ray::" in command
+    except psutil.Error:
+        return False
+
+
+def test_what_is_over_is_known_to_the_search_and_to_the_scheduler(tmp_path: Path) -> None:
+    from fmnist.cluster.tuning import first_rung, make_scheduler, make_search
+
+    sweep, records = a_sweep(tmp_path)
+    trials = trials_of(sweep.about, records)
+    search = make_search(PLAN, trials)
+    states = [(trial.state.name, trial.params["dropout"]) for trial in search._ot_study.trials if trial.params]
+    assert states == [("COMPLETE", 0.2), ("PRUNED", 0.7), ("COMPLETE", 0.2), ("COMPLETE", 0.2)]
+    assert search.suggest("x") == {"trial": 5, "values": trials[5].values}  # what was cut off comes first
+    assert search.suggest("y") == "FINISHED"
+    over = [trial for trial in trials.values() if trial.state != "running"]
+    scheduler = make_scheduler(3, over)
+    assert first_rung(3) == 1
+    bad, good = Named("bad"), Named("good")
+    for trial in (bad, good):
+        scheduler.on_trial_add(None, trial)
+    assert scheduler.on_trial_result(None, bad, {"epoch": 1, "val_accuracy": 0.1}) == "STOP"
+    assert scheduler.on_trial_result(None, good, {"epoch": 1, "val_accuracy": 0.6}) == "CONTINUE"
+    assert scheduler.on_trial_result(None, good, {"epoch": 3, "val_accuracy": 0.6}) == "STOP"  # it is done
+
+
+def test_a_new_sweep_begins_with_the_recipe(tmp_path: Path) -> None:
+    from fmnist.cluster.tuning import first_rung, make_search
+
+    search = make_search(PLAN, {})
+    own = {name: getattr(PLAN.base, name) for name in PLAN.space}
+    assert search.suggest("a") == {"trial": 1, "values": own}
+    others = [search.suggest(str(number)) for number in range(2, 6)]
+    assert [other["trial"] for other in others] == [2, 3, 4, 5]
+    for other in others:
+        assert all(other["values"][name] in domain for name, domain in PLAN.space.items())
+    assert search.suggest("more") == "FINISHED"
+    assert [first_rung(epochs) for epochs in (1, 2, 4, 8, 100)] == [1, 1, 2, 3, 34]
+
+
+class Named:
+    """All that a scheduler asks of a trial."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
