@@ -3,6 +3,7 @@
 Precision, recall and F1 are scikit-learn's with `zero_division=0`, averaged over the classes ("macro").
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +57,13 @@ def class_scores(confusion: NDArray[np.int64]) -> ClassScores:
     precision = _ratio(hits, predicted)
     recall = _ratio(hits, support)
     return ClassScores(precision, recall, _ratio(2 * hits, support + predicted), support)
+
+
+def class_table(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> str:
+    """Each class's scores as CSV."""
+    each = class_scores(np.asarray(confusion))
+    rows = [f'"{name}",{p:.4f},{r:.4f},{f:.4f},{n}' for name, p, r, f, n in zip(names, *each, strict=True)]
+    return "\n".join(["class,precision,recall,f1,images", *rows, ""])
 
 
 def scores(confusion: NDArray[np.int64], loss: float) -> Scores:

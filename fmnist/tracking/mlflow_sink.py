@@ -7,8 +7,9 @@ replaced; the model and its version are looked for before they are made.
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 from fmnist.errors import Failure
 from fmnist.files import file_of
 from fmnist.registry import CHAMPION, RUN_ID_TAG, make_database  # its import also sets how patient MLflow is
-from fmnist.scores import class_scores
+from fmnist.scores import class_table
 from fmnist.tracking.journal import Record
 from fmnist.tracking.pictures import matrix_png, mistakes_png
 from fmnist.tracking.records import decode, model_of
@@ -164,7 +165,7 @@ class MlflowSink:
         self._log_scores(record, record["epochs"])
         self._log_confusion(record, "test")
         files = {
-            "classes.csv": _class_table(record["confusion"], self._names).encode(),
+            "classes.csv": class_table(record["confusion"], self._names).encode(),
             "mistakes.png": mistakes_png(record),
             "golden.json": json.dumps(record["golden"]).encode(),
         }
@@ -195,7 +196,7 @@ class MlflowSink:
                 name="model",
                 signature=self._mlflow.models.infer_signature(images, answers),
                 input_example=images[:2],
-                pip_requirements=[f"onnxruntime=={_version('onnxruntime')}", f"onnx=={_version('onnx')}", "numpy"],
+                pip_requirements=[f"onnxruntime=={version('onnxruntime')}", f"onnx=={version('onnx')}", "numpy"],
                 onnx_execution_providers=["CPUExecutionProvider"],
                 save_as_external_data=False,
                 tags={"sha256": record["model_sha256"], **self._whose()},
@@ -223,15 +224,15 @@ class MlflowSink:
             self._client.create_registered_model(self._model_name)
         versions = self._client.search_model_versions(f"name = '{self._model_name}' and run_id = '{self._run}'")
         if versions:
-            version = versions[0]
+            registered = versions[0]
         else:
             scores = {**{f"val_{name}": value for name, value in record["val"].items()}, **record["scores"]}
             tags = {"sha256": record["model_sha256"], "golden": "report/golden.json", RUN_ID_TAG: self._folder.name}
             tags |= {name: f"{value:.6f}" for name, value in scores.items()}
             model_id = uri.removeprefix("models:/")  # a server wants it apart, a database does not
-            version = self._client.create_model_version(self._model_name, uri, self._run, tags, model_id=model_id)
+            registered = self._client.create_model_version(self._model_name, uri, self._run, tags, model_id=model_id)
         if not self._client.get_registered_model(self._model_name).aliases.get(CHAMPION):
-            self._client.set_registered_model_alias(self._model_name, CHAMPION, version.version)
+            self._client.set_registered_model_alias(self._model_name, CHAMPION, registered.version)
 
 
 @contextmanager
@@ -247,15 +248,3 @@ def _is_no_error_if_there() -> Iterator[None]:
 
 def _milliseconds(record: Record) -> int:
     return int(record["time"] * 1000)
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
-
-
-def _class_table(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    each = class_scores(np.asarray(confusion))
-    rows = [f'"{name}",{p:.4f},{r:.4f},{f:.4f},{n}' for name, p, r, f, n in zip(names, *each, strict=True)]
-    return "\n".join(["class,precision,recall,f1,images", *rows, ""])
