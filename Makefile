@@ -10,7 +10,7 @@ MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRI
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep up serve build start stop status logs reset platform-train backup restore upgrade wheels doctor gc \
         test test-faults test-platform fuzz check bench-train bench-accuracy bench-around \
-        bench-profile bench-tracking bench-cluster bench-platform bench-serve bench-serve-cluster keras-fixture constraints
+        bench-profile bench-tracking bench-cluster bench-limits bench-platform bench-serve bench-serve-cluster keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -120,6 +120,9 @@ bench-tracking: $(READY) ## what tracking costs, on whole trainings, into bench/
 
 bench-cluster: $(READY) ## two workers on Ray against one process, on this machine, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/cluster.py $(ARGS)
+
+bench-limits: $(READY) ## how ten thousand runs are borne: MLflow, commands, gc, TensorBoard, into bench/RESULTS.md
+	@$(BIN)/python bench/limits.py $(ARGS)
 
 bench-platform: $(READY) ## how big and how quick the platform is, into bench/RESULTS.md
 	@$(BIN)/python bench/containers.py $(ARGS)

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from fmnist.ops.finding import Finding
 
 BAR_WIDTH = 24
-WIDE = 200
 MOST_ROWS = 40
+NEWEST = 500  # runs and versions are listed: thousands take long to draw, and nobody reads them
 
 
 def make_console(*, stderr: bool = False) -> Console:
     """A console that prints names as they are: no markup, no emoji, no highlighting. A file is as wide as need be."""
     console = Console(stderr=stderr, markup=False, emoji=False, highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = WIDE
+        console.width = 200
     return console
 
 
@@ -81,10 +81,9 @@ def show_start(console: Console, run: Run, data: Dataset, workers: int = 1) -> N
     what = "Fashion-MNIST, verified" if data.name == FASHION_MNIST else f"your own ({data.source})"
     sizes = ", ".join(f"{len(data.split(name)):,} {name}" for name in SPLITS)
     console.print(f"images {what}: {sizes}", soft_wrap=True)
-    config = about.config
     console.print(
-        f"recipe {config.recipe}: at most {config.epochs} epochs, batches of {config.batch_size}, "
-        f"seed {config.seed}, on {about.device} in {about.precision}{f', by {workers} workers' * (workers > 1)}\n",
+        f"recipe {run.config.recipe}: at most {run.config.epochs} epochs, batches of {run.config.batch_size}, "
+        f"seed {run.config.seed}, on {about.device} in {about.precision}{f', by {workers} workers' * (workers > 1)}\n",
         soft_wrap=True,
     )
 
@@ -153,7 +152,8 @@ def show_evaluation(console: Console, model: str, split: str, names: Sequence[st
 
 
 def show_runs(console: Console, runs: Sequence[Run]) -> None:
-    """Runs, oldest first, with what they ended with."""
+    """The newest runs, oldest first, with what they ended with."""
+    older, runs = len(runs[:-NEWEST]), runs[-NEWEST:]
     rows = table("run", "name", "recipe", "model", "epochs", "time", "val\naccuracy", "test\naccuracy", "test\nf1")
     for column in rows.columns[1:4]:
         column.justify = "left"
@@ -170,18 +170,21 @@ def show_runs(console: Console, runs: Sequence[Run]) -> None:
             continue
         head = run.id, about.name or "", about.config.recipe, about.config.model
         if result is None:
-            state = "running" if run.is_locked else "stopped"
-            rows.add_row(*head, f"of {about.config.epochs}", "", state, style="dim")
+            rows.add_row(*head, f"of {about.config.epochs}", "", "running" if run.is_locked else "stopped", style="dim")
         else:
             scores = f"{result.val.accuracy:.2%}", f"{result.test.accuracy:.2%}", f"{result.test.f1:.4f}"
             rows.add_row(*head, str(result.epochs), f"{result.seconds:.0f}s", *scores)
     if console.width < 100:
         rows.columns = [column for column in rows.columns if column.header not in ("time", "test\nf1")]
     console.print(rows)
+    if older:
+        console.print(f"and {older:,} older; --json lists them all")
 
 
-def show_models(console: Console, versions: Sequence[Version]) -> None:
-    """Registered versions, oldest first, with their aliases and scores."""
+def show_models(console: Console, versions: Sequence[Version], also: Sequence[Version] = ()) -> None:
+    """The newest registered versions and some others, oldest first, with their aliases and scores."""
+    older, listed = len(versions) > NEWEST, {version.number: version for version in (*also, *versions[-NEWEST:])}
+    versions = [listed[number] for number in sorted(listed)]
     rows = table("version", "aliases", "run", "registered", "val\naccuracy", "test\naccuracy")
     for column in rows.columns[1:4]:
         column.justify = "left"
@@ -190,9 +193,11 @@ def show_models(console: Console, versions: Sequence[Version]) -> None:
         scores = [version.scores.get(name) for name in ("val_accuracy", "test_accuracy")]
         shown = ["" if score is None else f"{score:.2%}" for score in scores]
         moment = f"{datetime.fromtimestamp(version.created, UTC):%Y-%m-%d %H:%M} UTC"
-        style = "bold" if CHAMPION in version.aliases else None
-        rows.add_row(str(version.number), ", ".join(version.aliases), version.run_id, moment, *shown, style=style)
+        rows.add_row(str(version.number), ", ".join(version.aliases), version.run_id, moment, *shown)
+        rows.rows[-1].style = "bold" if CHAMPION in version.aliases else None
     console.print(rows)
+    if older:
+        console.print("and older ones; --json lists them all")
 
 
 def show_pages(console: Console, pages: Mapping[str, str], logs: Path) -> None:
@@ -220,9 +225,8 @@ def show_findings(console: Console, findings: "Sequence[Finding]") -> None:
 def show_answers(console: Console, names: Sequence[str], answers: Sequence[Answer]) -> None:
     """A row a picture: what it is taken for, and how surely."""
     rows = table("picture", "garment", "probability", "", "else")
-    for column in rows.columns[1:]:
+    for column in (rows.columns[1], *rows.columns[3:]):
         column.justify = "left"
-    rows.columns[2].justify = "right"
     rows.columns[0].no_wrap, rows.columns[0].overflow = False, "fold"
     for name, answer in list(zip(names, answers, strict=True))[:MOST_ROWS]:
         others = [f"{label} {value:.0%}" for label, value in list(answer.probabilities.items())[1:3] if value >= 0.005]

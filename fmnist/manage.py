@@ -11,7 +11,7 @@ from fmnist import console as show
 from fmnist.cli import Json, Model, app, print_json
 from fmnist.errors import Failure, UserError
 from fmnist.progress import print_notice
-from fmnist.registry import CHAMPION
+from fmnist.registry import CHAMPION, PREVIOUS
 from fmnist.run import Run
 from fmnist.sweep import PREFIX, Sweep, find_sweep, list_tracked
 from fmnist.tracking.elsewhere import ask_mlflow, forget_elsewhere
@@ -22,11 +22,12 @@ from fmnist.workspace import Workspace, open_workspace
 @app.command()
 def models(as_json: Json = False) -> None:
     """List the registered models."""
-    versions = open_workspace(print_notice).registry.versions()
+    registry = open_workspace(print_notice).registry
     if as_json:
-        print_json({"versions": [asdict(version) for version in versions]})
-    elif versions:
-        show.show_models(show.make_console(), versions)
+        print_json({"versions": [asdict(version) for version in registry.versions()]})
+    elif versions := registry.versions(most=show.NEWEST + 1):
+        aliased = [registry.look_up(alias) for alias in (CHAMPION, PREVIOUS)] if len(versions) > show.NEWEST else []
+        show.show_models(show.make_console(), versions, [version for version in aliased if version])
     else:
         show.make_console().print("no models yet; train one: fmnist train")
 

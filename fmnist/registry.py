@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from fmnist.errors import Failure, UserError, one_line
+from fmnist.errors import Failure, UserError, no_room, one_line
 from fmnist.files import held_lock, make_folder, scratch_folder, sha256_of
+from fmnist.run import RUN_ID
 from fmnist.scores import Scores
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
 RUN_ID_TAG = "fmnist.run_id"
 PROBE_SECONDS = 5
+MOST_VERSIONS = 200_000  # that MLflow tells at once
 _SQLITE = "sqlite:///"
 
 # An absent server is told within seconds. Read at MLflow's import; what a user has set stands.
@@ -113,53 +115,71 @@ class Registry:
         path = database_file(self.uri)
         return path is not None and not path.exists()
 
-    def versions(self) -> list[Version]:
-        """All versions, oldest first. Raises Failure where MLflow does not answer."""
+    def versions(self, where: str = "", most: int = MOST_VERSIONS) -> list[Version]:
+        """The versions, oldest first: all, or of those for which MLflow's filter `where` holds the `most` newest.
+
+        Raises Failure where MLflow does not answer.
+        """
         if self.is_empty_place:
             return []
         with self.client() as client:
-            found = client.search_model_versions(f"name = '{self.name}'", max_results=10_000)
-            aliases = client.get_registered_model(self.name).aliases if found else {}
+            chosen, newest = f"name = '{self.name}'{where}", ["version_number DESC"]
+            found = client.search_model_versions(chosen, max_results=most, order_by=newest)
+            aliases = self._aliases(client) if found else {}
         of_version: dict[int, list[str]] = {}
         for alias, number in aliases.items():
             of_version.setdefault(int(number), []).append(alias)
         versions = [_version(values, tuple(sorted(of_version.get(int(values.version), [])))) for values in found]
         return sorted(versions, key=lambda version: version.number)
 
+    def _aliases(self, client: Any) -> dict[str, str]:
+        models = client.search_registered_models(f"name = '{self.name}'", max_results=1)  # not all of its versions
+        return dict(models[0].aliases) if models else {}
+
     def find(self, reference: str) -> Version:
         """By alias, number, run id, or address (models:/NAME@ALIAS, models:/NAME/NUMBER). Raises UserError."""
         name, wanted = split_address(reference, self.name)
-        versions = self.versions()
-        for version in versions:
-            if name == self.name and wanted in (str(version.number), *version.aliases, version.run_id):
-                return version
-        there = ", ".join(str(version.number) for version in versions) or "none yet"
+        if name == self.name and (version := self.look_up(wanted)):
+            return version
+        numbers = [str(version.number) for version in self.versions()]
+        there = ", ".join(numbers if len(numbers) < 20 else [*numbers[:3], "…", *numbers[-3:]]) or "none yet"
         raise UserError(
             f"model {reference!r}", f"there is no such version of {self.name} (there are: {there}); see fmnist models"
         )
 
+    def look_up(self, wanted: str) -> Version | None:
+        """By alias, number or run id: alone, however many there are."""
+        if self.is_empty_place or not wanted:
+            return None
+        if RUN_ID.fullmatch(wanted):
+            found = self.versions(f" and tags.`{RUN_ID_TAG}` = '{wanted}'")
+        else:
+            with self.client() as client:
+                number = wanted if is_number(wanted) else self._aliases(client).get(wanted, 0)
+            found = self.versions(f" and version_number = {number}")
+        return found[0] if found else None
+
     def has_champion(self) -> bool:
-        return any(CHAMPION in version.aliases for version in self.versions())
+        return self.look_up(CHAMPION) is not None
 
     def promote(self, reference: str) -> Version:
         """Make a version the champion, and remember the one before as `previous`. Again changes nothing."""
         version = self.find(reference)
         if CHAMPION not in version.aliases:
             self._check_has_model(version)
-            champions = [other for other in self.versions() if CHAMPION in other.aliases]
+            before = self.look_up(CHAMPION)
             with self.client() as client:
-                for before in champions:
+                if before:
                     client.set_registered_model_alias(self.name, PREVIOUS, str(before.number))
                 client.set_registered_model_alias(self.name, CHAMPION, str(version.number))
         return self.find(str(version.number))
 
     def rollback(self) -> Version:
         """Make `previous` the champion again. Again changes nothing. Raises UserError where there is none."""
-        versions = {alias: version for version in self.versions() for alias in version.aliases}
-        if PREVIOUS not in versions:
+        if (before := self.look_up(PREVIOUS)) is None:
             raise UserError("rollback", "there is no previous champion; choose a version: fmnist promote VERSION")
         with self.client() as client:
-            client.set_registered_model_alias(self.name, CHAMPION, str(versions[PREVIOUS].number))
+            client.set_registered_model_alias(self.name, CHAMPION, str(before.number))
         return self.find(CHAMPION)
 
     def _check_has_model(self, version: Version) -> None:
@@ -200,7 +220,8 @@ class Registry:
         try:
             yield mlflow.MlflowClient(self.uri, self.uri)  # not set_tracking_uri: that changes the environment
         except (MlflowException, SQLAlchemyError, OSError) as error:
-            raise Failure(f"MLflow at {self.uri}", f"{one_line(error)[:200]}; see whether it is in order") from error
+            problem = no_room(error) or f"{one_line(error)[:200]}; see whether it is in order"
+            raise Failure(f"MLflow at {self.uri}", problem) from error
 
     def probe(self) -> None:
         """An address that does not answer, or is not MLflow's, is told at once. Raises Failure or UserError."""

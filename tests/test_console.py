@@ -7,6 +7,7 @@ from rich.console import Console
 
 from fmnist import console as show
 from fmnist.predictor import Answer
+from fmnist.registry import Version
 from fmnist.run import Run
 
 
@@ -73,10 +74,25 @@ def test_a_runs_id_is_never_cut(console: Console, finished: Run, width: int) -> 
 
 def test_what_is_no_terminal_is_as_wide_as_need_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    assert show.make_console().width == show.WIDE
+    assert show.make_console().width == 200
 
 
 def test_a_link_is_never_cut_in_two(console: Console, tmp_path: Path) -> None:
     link = f"http://127.0.0.1:8888/lab?token={'x' * 100}"
     show.show_pages(console, {"MLflow": "http://127.0.0.1:5000", "JupyterLab": link}, tmp_path / "logs")
     assert f"  JupyterLab  {link}\n" in shown(console)
+
+
+def test_of_thousands_the_newest_are_listed_and_what_has_an_alias(console: Console, tmp_path: Path) -> None:
+    runs = [Run(tmp_path / f"{number:04}") for number in range(show.NEWEST + 3)]  # damaged, for they hold nothing
+    show.show_runs(console, runs)
+    assert "0003" in shown(console) and "0002" not in shown(console)
+    assert shown(console).endswith("and 3 older; --json lists them all\n")
+    about = {"sha256": "", "created": 0.0, "scores": {}, "source": ""}
+    versions = [
+        Version(number, f"run-{number}", ("champion",) if number == 2 else (), **about)  # type: ignore[arg-type]
+        for number in range(1, show.NEWEST + 4)
+    ]
+    show.show_models(console, versions[2:], [versions[1]])
+    assert "run-2 " in shown(console) and "run-3 " not in shown(console) and "run-4 " in shown(console)
+    assert shown(console).endswith("and older ones; --json lists them all\n")
