@@ -6,43 +6,18 @@ A row of the fault table: `make test-faults FULL=1` has all its tries, `make tes
 import os
 import random
 import signal
-import threading
 import time
 from typing import Any
 
 import pytest
-import requests
+
+from .writers import Writer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 WRITERS = 3
 AFTER = 10
 """Writes that each writer still has acknowledged after the kill."""
-
-
-class Writer(threading.Thread):
-    """Logs one metric, step by step, each until it is acknowledged."""
-
-    def __init__(self, platform: Any, run_id: str, key: str) -> None:
-        super().__init__(daemon=True)
-        self.platform, self.about, self.acknowledged, self.ending = platform, {"run_id": run_id, "key": key}, 0, False
-
-    def run(self) -> None:
-        while not self.ending:
-            step = self.acknowledged + 1
-            try:
-                moment = int(time.time() * 1000)
-                self.platform.mlflow_post("runs/log-metric", **self.about, value=step, step=step, timestamp=moment)
-            except requests.RequestException:
-                time.sleep(0.2)
-            else:
-                self.acknowledged = step
-
-    @property
-    def steps(self) -> set[int]:
-        """Those that MLflow has."""
-        points = self.platform.mlflow_get("metrics/get-history", **self.about, metric_key=self.about["key"])["metrics"]
-        return {int(point["step"]) for point in points}
 
 
 @pytest.mark.fault("Postgres killed (-9) while logging", 2, 20)
