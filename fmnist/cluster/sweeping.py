@@ -1,5 +1,6 @@
 """The story of a sweep, where its folder is: what trials say is committed, whatever becomes of the cluster."""
 
+import logging
 import os
 import shutil
 import threading
@@ -102,6 +103,7 @@ class _Search:
         )
         try:
             warnings.simplefilter("ignore")  # Optuna's, on what is told it twice
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by its trial
             self._run(images, cluster)
         finally:
             self._board.end()

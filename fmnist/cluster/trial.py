@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fmnist.data.dataset import Dataset, Split
+from fmnist.errors import Failure, UserError, one_line
 from fmnist.recipe import TrainConfig
 from fmnist.space import Value, placed
 from fmnist.sweep import SCORE, State, key
@@ -15,6 +16,8 @@ from fmnist.sweep import SCORE, State, key
 Record = dict[str, Any]
 Report = Callable[[dict[str, Any]], None]
 DEVICE = "cpu"
+LONGEST = 300
+"""Characters of what went wrong that are kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +49,33 @@ def run_trial(
 ) -> None:
     """Train to the end, or until `report` does not return, which ends what is not worth going on with.
 
-    A trial that was cut off goes on from its checkpoint, and reports the epochs that it had once more.
+    A trial that was cut off goes on from its checkpoint, and reports the epochs that it had once more. What goes wrong
+    in it is told as its end, and as a score that nobody wants: begun again, it would go wrong again.
     """
     import torch
 
-    from fmnist.engine.fast import make_engine
-    from fmnist.progress import Silent
-    from fmnist.training import DivergedError, do_epoch
+    from fmnist.training import DivergedError
 
     torch.set_num_threads(1)
     config = placed(base, values)
     post.send(number, start_record(number, values, _facts(config)))
-    engine = make_engine(config, images.classes, DEVICE)
     checkpoint = _unpacked(post.kept(number))
+    try:
+        _train(number, config, checkpoint, images, post, report)
+    except Exception as error:  # noqa: BLE001 - a network of one's own may raise anything
+        state: State = "diverged" if isinstance(error, DivergedError) else "failed"
+        ours = isinstance(error, UserError | Failure)
+        why = one_line(error) if ours else f"{type(error).__name__}: {one_line(error)}"
+        post.send(number, end_record(number, checkpoint.epoch, state, why[:LONGEST]))
+        report({"epoch": checkpoint.epoch + 1, SCORE: 0.0, "last": True})
+
+
+def _train(number: int, config: TrainConfig, checkpoint: Any, images: Images, post: Post, report: Report) -> None:
+    from fmnist.engine.fast import make_engine
+    from fmnist.progress import Silent
+    from fmnist.training import do_epoch
+
+    engine = make_engine(config, images.classes, DEVICE)
     if checkpoint.epoch:
         engine.load_state(checkpoint.state)
     for record in checkpoint.records:
@@ -66,12 +83,7 @@ def run_trial(
         report(_reported(record, last=False))
     clock = time.perf_counter()
     while not checkpoint.finished:
-        try:
-            clock = do_epoch(checkpoint, images, engine, Silent(), clock)
-        except DivergedError as error:
-            post.send(number, end_record(number, checkpoint.epoch, "diverged", str(error)))
-            report({"epoch": checkpoint.epoch + 1, SCORE: 0.0, "last": True})
-            return
+        clock = do_epoch(checkpoint, images, engine, Silent(), clock)
         record = checkpoint.records[-1]
         post.send(number, _epoch_record(number, record), _packed(checkpoint))
         if checkpoint.finished:

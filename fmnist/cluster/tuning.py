@@ -19,7 +19,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from fmnist.cluster.desk import RemotePost
-from fmnist.cluster.trial import Images, end_record, run_trial, start_record
+from fmnist.cluster.trial import LONGEST, Images, end_record, run_trial, start_record
 from fmnist.errors import one_line
 from fmnist.recipe import TrainConfig
 from fmnist.space import Domain, Range, point
@@ -104,8 +104,7 @@ def make_search(plan: Plan, trials: Mapping[int, Trial]) -> "NumberedSearch":
             scores = [record["scores"][SCORE] for record in trial.records]
             search.add_evaluated_point(
                 dict(trial.values),
-                trial.kept[SCORE] if trial.kept and trial.state != "diverged" else 0.0,
-                error=trial.state == "failed",
+                trial.kept[SCORE] if trial.kept and trial.state in ("completed", "stopped") else 0.0,
                 pruned=trial.state == "stopped",
                 intermediate_values=[*scores[:1], *scores],  # Optuna counts from 0, epochs do from 1
             )
@@ -143,7 +142,7 @@ def _distribution(domain: Domain) -> BaseDistribution:
 
 
 class Ends(tune.Callback):  # type: ignore[misc]
-    """Tells the desk of ends that a trial does not know of itself: it was stopped, or it failed too often."""
+    """Tells the desk of ends that a trial cannot tell of itself: it was stopped, or lost too often."""
 
     def __init__(self, desk: Any) -> None:
         self._post = RemotePost(desk)
@@ -153,10 +152,9 @@ class Ends(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = trial.get_pickled_error()
-        told = getattr(error, "cause", None) or error  # what the worker raised, not where
         number, values = trial.config["trial"], trial.config["values"]
         self._post.send(number, start_record(number, values, {}))  # its worker may not have come so far
-        self._tell(trial, "failed", f"{type(told).__name__}: {one_line(told)[-300:]}")
+        self._tell(trial, "failed", f"its worker was lost {TRIES} times ({one_line(error)[:LONGEST]})")
 
     def _tell(self, trial: Any, state: Any, why: str | None) -> None:
         number, epochs = trial.config["trial"], int((trial.last_result or {}).get("epoch", 0))

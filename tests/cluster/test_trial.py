@@ -104,3 +104,18 @@ def test_a_trial_that_diverges_is_over_and_counts_as_the_worst(images: Images) -
     end = desk.collect()[-1].record
     assert (end["key"], end["state"], end["epochs"]) == ("trial/002/end", "diverged", 0)
     assert "diverged" in end["why"]
+
+
+def broken(classes: int, dropout: float) -> Any:
+    raise ValueError("no such\nlayer")
+
+
+def test_what_goes_wrong_in_a_trial_is_told_as_its_end(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fmnist.models.find_model", lambda name: broken)
+    desk = Desk({})
+    (report,) = train(images, desk)
+    assert report == {"epoch": 1, "val_accuracy": 0.0, "last": True}
+    start, end = (letter.record for letter in desk.collect())
+    assert (start["key"], end["key"]) == ("trial/002/start", "trial/002/end")
+    assert end["state"] == "failed"
+    assert end["why"].startswith("model 'cnn': raises ValueError: no such layer; ")
