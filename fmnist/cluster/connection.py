@@ -19,11 +19,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fmnist.cluster.afterwards import OWNER, end_all, tidied
 from fmnist.errors import Failure, UserError, one_line
 from fmnist.signals import ENDING, importing
 
 PATIENCE = 5
 """Seconds for an address to answer; what Ray asks there after that has as long again."""
+STARTS = 3
+"""So often one's own is tried to be started: on a busy machine Ray's parts don't wait for each other long enough."""
 OBJECT_BYTES = 256_000_000
 """Shared memory of one's own cluster: the images, and the states of some models."""
 JOINING = {
@@ -73,11 +76,12 @@ def connected(
         _check_answers(address)
     notice(f"joining Ray at {address}" if address else "starting Ray")
     with ExitStack() as ends:
-        ends.enter_context(_environment(QUIET | (_own_environment() if address is None else JOINING)))
+        folder = ends.enter_context(_short_folder()) if address is None else ""
+        ends.enter_context(_environment(QUIET | (JOINING if address else _own_environment(folder))))
         with importing():
             import ray
         if address is None:
-            folder = ends.enter_context(_short_folder())
+            ends.enter_context(tidied(folder))
         ends.callback(ray.shutdown, wait_for_processes=True)
         with _signals_kept():
             if address is None:
@@ -98,21 +102,25 @@ def processors() -> int:
 
 
 def _start(ray: Any, cpus: int, folder: str, logs: bool) -> None:
-    try:
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            object_store_memory=OBJECT_BYTES,
-            include_dashboard=False,
-            log_to_driver=logs,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=folder,
-        )
-    except Exception as error:
-        raise Failure(
-            "Ray", f"does not start here ({_reason(error)}); see that there is memory and disk left"
-        ) from error
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                object_store_memory=OBJECT_BYTES,
+                include_dashboard=False,
+                log_to_driver=logs,
+                logging_level=logging.ERROR,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=folder,
+            )
+            return
+        except Exception as error:
+            ray.shutdown()
+            end_all(folder)
+            if not left:
+                told = f"does not start here ({_reason(error)}); see that it has memory, disk and time enough"
+                raise Failure("Ray", told) from error
 
 
 def _join(ray: Any, address: str, logs: bool) -> None:
@@ -177,10 +185,10 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _own_environment() -> dict[str, str]:
+def _own_environment(folder: str) -> dict[str, str]:
     """A key of its own, or Ray would keep one in the user's home; and peers talk on the loopback."""
     loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _key()}
+    own = {OWNER: folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _key()}
     own["RAY_worker_niceness"] = "0"  # else they compute after everything else that runs here
     return own | ({"GLOO_SOCKET_IFNAME": loopback} if loopback else {})
 

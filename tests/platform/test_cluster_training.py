@@ -16,13 +16,14 @@ import psutil
 import pytest
 
 from fmnist.checkpoint import read_checkpoint
+from fmnist.cluster.afterwards import OWNER
 from fmnist.run import Run
 from fmnist.tracking.journal import Journal
 
 from ..helpers import free_port
 
 DATA = Path(__file__).parents[1] / "data"
-WAIT = 120  # seconds; a busy machine is no fault
+WAIT = 300  # seconds; a busy machine is no fault
 TRAIN = ("train", "--batch-size", "64", "--workers", "2")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -123,14 +124,14 @@ def test_two_workers_train_one_run(place: Place) -> None:
 
 
 def test_a_worker_that_is_killed_is_replaced(place: Place) -> None:
-    process = place.start(*TRAIN, "--epochs", "60", FMNIST_TRACKING="no")
+    process = place.start(*TRAIN, "--epochs", "200", FMNIST_TRACKING="no")
     place.wait_for_epoch(2, process)
     workers(process)[-1].send_signal(signal.SIGKILL)
     _, err = process.communicate(timeout=WAIT)
     assert process.returncode == 0, err
     assert re.search(r"a worker was lost \(.*\) and is replaced; its epoch begins again", err)
     records = read_checkpoint(place.run.checkpoint).records
-    assert [record["epoch"] for record in records] == list(range(1, 61))
+    assert [record["epoch"] for record in records] == list(range(1, 201))
     assert records[-1]["scores"]["train_loss"] < records[0]["scores"]["train_loss"] / 2
 
 
@@ -157,9 +158,12 @@ def test_nothing_is_left_of_a_driver_that_is_killed(place: Place) -> None:
     process = place.start(*TRAIN, "--epochs", "500", FMNIST_TRACKING="no")
     place.wait_for_epoch(1, process)
     begun = below(process)
+    folder = next(Path(one.environ()[OWNER]) for one in begun if OWNER in one.environ())
+    assert folder.is_dir()
     process.kill()
     process.communicate()
     check_gone(begun)
+    assert not folder.exists()
 
 
 @pytest.fixture
@@ -171,7 +175,10 @@ def head(tmp_path: Path) -> Iterator[tuple[int, int]]:
     command += ["--node-ip-address=127.0.0.1", "--disable-usage-stats", "--object-store-memory=200000000"]
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
     with (tmp_path / "head.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=environment | {"PYTHONUNBUFFERED": "1"}, stdout=log, stderr=log)
+    told = tmp_path / "head.log"
+    wait_until(lambda: "Ray runtime started" in told.read_text() or process.poll() is not None)
+    assert process.poll() is None, told.read_text()
     yield port, clients
     begun = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
@@ -179,9 +186,8 @@ def head(tmp_path: Path) -> Iterator[tuple[int, int]]:
     check_gone(begun)
 
 
-def test_the_cluster_at_an_address(place: Place, head: tuple[int, int], tmp_path: Path) -> None:
+def test_the_cluster_at_an_address(place: Place, head: tuple[int, int]) -> None:
     port, clients = head
-    wait_until(lambda: "Ray runtime started" in (tmp_path / "head.log").read_text())
     train = (*TRAIN, "--epochs", "3", "--json")
     for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{clients}"):
         out, _ = place.do(*train, "--address", address, FMNIST_TRACKING="no", RAY_AUTH_MODE="disabled")
