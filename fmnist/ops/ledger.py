@@ -4,7 +4,9 @@ To delete a run there is to mark it: its files and rows stay until somebody dele
 whoever holds its database, not over its API.
 """
 
+import re
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,8 @@ from fmnist.tracking.elsewhere import all_pages
 DELETED = "deleted"
 MILLISECONDS = 1000
 PAGE = 1000
+ID_LENGTH = 32
+"""Of MLflow's ids, without the `m-` of a model's: letters and digits."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,11 @@ def read_ledger(registry: Registry, days: int) -> Ledger:
         old = _deleted_before(client, runs, days)
         holds_database = hasattr(_store(client), "_hard_delete_run")
     named = {version.tags.get(RUN_ID_TAG, "") for version in versions}
-    reach = " ".join(f"{version.run_id} {version.model_id} {version.source}" for version in versions)
+    reach = _Reach(f"{version.run_id} {version.model_id} {version.source}" for version in versions)
 
     def is_registered(run: Any) -> bool:
         own = [run.info.run_id, *(model.model_id for model in models.get(run.info.run_id, []))]
-        return _id(run) in named or any(
-            name in reach for name in own
-        )  # ids are long and random: none is part of another
+        return _id(run) in named or any(name in reach for name in own)
 
     registered = [run for run in runs if is_registered(run)]
     kept = {run.info.run_id for run in registered}
@@ -120,6 +122,21 @@ def read_ledger(registry: Registry, days: int) -> Ledger:
         holds_database=holds_database,
         endangered=frozenset(_id(run) for run in registered if run.info.experiment_id in gone),
     )
+
+
+class _Reach:
+    """What versions point to: whether an id, which is long and random, is named anywhere in it."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._text = " ".join(texts)
+        self._words = set(re.findall(r"[0-9A-Za-z]+", self._text))
+        self._long = " ".join(word for word in self._words if len(word) > ID_LENGTH)
+
+    def __contains__(self, name: str) -> bool:
+        bare = name.removeprefix("m-")
+        if len(bare) != ID_LENGTH or not (bare.isascii() and bare.isalnum()):
+            return name in self._text
+        return bare in self._words or bare in self._long  # the text is megabytes, and ids are thousands
 
 
 def _id(run: Any) -> str:
