@@ -121,7 +121,7 @@ bench-tracking: $(READY) ## what tracking costs, on whole trainings, into bench/
 bench-cluster: $(READY) ## two workers on Ray against one process, on this machine, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/cluster.py $(ARGS)
 
-bench-limits: $(READY) ## how ten thousand runs are borne: MLflow, commands, gc, TensorBoard, into bench/RESULTS.md
+bench-limits: $(READY) ## ten thousand runs: MLflow, commands, gc, TensorBoard, into bench/RESULTS.md
 	@$(BIN)/python bench/limits.py $(ARGS)
 
 bench-platform: $(READY) ## how big and how quick the platform is, into bench/RESULTS.md

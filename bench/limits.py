@@ -1,6 +1,6 @@
 """How ten thousand runs are borne: MLflow's first page, the commands that look at all runs, `gc`, TensorBoard.
 
-make bench-limits          some 15 minutes, into bench/RESULTS.md
+make bench-limits          half an hour, into bench/RESULTS.md
 make bench-limits ARGS="--runs 300 --deleted 60"
 """
 
