@@ -62,6 +62,7 @@ def run_sweep(sweep: Sweep, images: Images, commit: Commit, board: Board, cluste
         trials = dict(sorted(trials_of(sweep.about, known).items()))
         if cluster:
             _Search(sweep, trials, commit, board, {record["key"] for record in known}).go_on(images, cluster)
+        trials = dict(sorted(trials.items()))  # the second may have begun before the first
         if not ranked(trials.values()):
             reasons = [trial.why for trial in trials.values() if trial.why] or ["all were stopped"]
             raise Failure(sweep.title, f"no trial reached its end ({reasons[0]}); see its journal, and start another")
