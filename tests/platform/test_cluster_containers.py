@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from ..helpers import free_port
+from .conftest import WAIT
 from .test_safety import check_confined, check_nothing_told
 
 RAY = ("ray-head", "ray-worker")
@@ -140,6 +141,39 @@ def test_both_nodes_serve_and_no_request_fails_while_the_champion_changes(cluste
     assert told["failures"] == [] and told["answers"].keys() == {"1", "2"} and told["last"] == "2"
     cluster.inside("python", "-c", END)
     cluster.wait(lambda: "ServeReplica" not in cluster.compose("top", "ray-worker").stdout, "the service to end")
+
+
+EPOCHS = 12
+WHOLE = list(range(1, EPOCHS + 1))
+
+
+def training(platform: Any) -> "subprocess.Popen[str]":
+    """One of two workers, on both nodes; it has done its second epoch."""
+    command = ["docker", "compose", "exec", "--no-TTY", "notebook", *platform.train_few(EPOCHS), "--workers", "2"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": platform.environment}
+    process = subprocess.Popen(command, cwd=platform.folder, **pipes)
+    assert process.stderr is not None
+    told = ""
+    while f" 2/{EPOCHS} " not in told:
+        line = process.stderr.readline()
+        assert line, told
+        told += line
+    return process
+
+
+def check_whole(platform: Any, process: "subprocess.Popen[str]") -> None:
+    out, err = process.communicate(timeout=WAIT)
+    assert process.returncode == 0, err
+    result = json.loads(out)
+    assert result["epochs"] == EPOCHS
+    for score in ("val_loss", "train_loss"):
+        assert platform.steps(result["run_id"], score) == (WHOLE, WHOLE)
+
+
+def test_a_training_is_computed_on_both_nodes_and_is_one_run(cluster: Any) -> None:
+    process = training(cluster)
+    assert all("ray::" in cluster.compose("top", node).stdout for node in RAY)
+    check_whole(cluster, process)
 
 
 def test_this_machines_other_addresses_reach_nothing(cluster: Any) -> None:
