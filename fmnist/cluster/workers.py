@@ -109,7 +109,7 @@ def _work(plan: Plan, coordinator: Any, rank: int) -> None:
         if task.state is not None:
             engine.load_state(unpack(task.state))
         done = task.epoch - 1
-        group.align(engine.state().values())
+        group.align(engine.state())
         result = engine.train_epoch(data, task.epoch, step)
         group.average(engine.model.buffers())
         loss, accuracy = group.total([result.loss, result.accuracy], engine.device)

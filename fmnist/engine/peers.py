@@ -1,6 +1,6 @@
 """Who trains a model: one process, or several, each with a part of every batch, which all make the same step."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,9 +44,13 @@ class Group(Alone):
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         _as_one(gradients, lambda flat: self._sum(flat.mul_(self._share)))
 
-    def align(self, tensors: Iterable[Tensor]) -> None:
-        """Give all the first process's values, whose machine may round otherwise than theirs."""
-        _as_one(_floating(tensors), lambda flat: self._group.broadcast([flat]).wait())
+    def align(self, state: Mapping[str, Tensor]) -> None:
+        """Give all the first process's values, whose machine may round otherwise than theirs.
+
+        They go by their names: a state that was loaded has them in another order in each process.
+        """
+        tensors = _floating(state[name] for name in sorted(state))
+        _as_one(tensors, lambda flat: self._group.broadcast([flat]).wait())
 
     def average(self, tensors: Iterable[Tensor]) -> None:
         _as_one(_floating(tensors), lambda flat: self._sum(flat.div_(self.size)))

@@ -114,11 +114,28 @@ def test_a_machine_that_rounds_otherwise_is_brought_back(dataset: Dataset) -> No
         for tensor in engine.state().values():
             if tensor.is_floating_point():
                 tensor.add_(engine.peers.rank)
-        engine.peers.align(engine.state().values())
+        engine.peers.align(engine.state())
         return list(engine.state().values())
 
     one, other = together(2, STEADY, drifted)
     assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+def test_a_state_that_is_loaded_in_any_order_stays_what_it_is(dataset: Dataset) -> None:
+    """A safetensors file gives its tensors in another order in each process."""
+    before = Engine(STEADY, 10, "cpu")
+    before.train_epoch(Split(dataset.train.images[:128], dataset.train.labels[:128]), 1)
+    state = {name: tensor.clone() for name, tensor in before.state().items()}
+
+    def loaded(engine: Engine) -> dict[str, Tensor]:
+        assert isinstance(engine.peers, Group)
+        engine.load_state(dict(sorted(state.items(), reverse=bool(engine.peers.rank))))
+        engine.peers.align(engine.state())
+        return engine.state()
+
+    for given in together(2, STEADY, loaded):
+        assert given.keys() == state.keys()
+        assert all(torch.equal(given[name], state[name]) for name in state)
 
 
 @pytest.mark.parametrize(("size", "count"), [(2, 64), (3, 64), (5, 11)])
