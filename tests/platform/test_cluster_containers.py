@@ -3,6 +3,7 @@
 import json
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -170,9 +171,20 @@ def check_whole(platform: Any, process: "subprocess.Popen[str]") -> None:
         assert platform.steps(result["run_id"], score) == (WHOLE, WHOLE)
 
 
-def test_a_training_is_computed_on_both_nodes_and_is_one_run(cluster: Any) -> None:
+def test_a_node_that_dies_in_the_middle_of_a_training_costs_no_epoch(cluster: Any) -> None:
     process = training(cluster)
     assert all("ray::" in cluster.compose("top", node).stdout for node in RAY)
+    cluster.inside("sh", "-c", "kill -9 -1", service="ray-worker", check=False)
+    check_whole(cluster, process)
+    assert cluster.inspect("ray-worker")["RestartCount"] >= 1
+
+
+def test_a_network_cut_for_20_seconds_costs_no_epoch(cluster: Any) -> None:
+    process = training(cluster)
+    inside = ["nsenter", "--net", "--target", str(cluster.inspect("ray-worker")["State"]["Pid"]), "ip", "link", "set"]
+    cluster.run(*inside, "eth0", "down")
+    time.sleep(20)
+    cluster.run(*inside, "eth0", "up")
     check_whole(cluster, process)
 
 
