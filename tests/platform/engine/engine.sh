@@ -17,7 +17,7 @@ mirror() { # where this machine gets its Debian from
 
 fetch() { # bookworm's own engine cannot build from named contexts: trixie's, unpacked and not installed
   apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq runc iptables debootstrap >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq runc iptables iproute2 debootstrap >/dev/null
   local apt=$place/apt options
   mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$place/debs"
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror) trixie main" >"$apt/sources.list"
