@@ -88,6 +88,7 @@ def test_before_anything_is_tracked_there_are_none_and_nothing_is_made(tmp_path:
 
 
 def test_a_version_without_its_model_is_not_promoted(registry: Registry) -> None:
+    mlflow.set_tracking_uri(registry.uri)  # where MLflow looks for a logged model, whatever the client was told
     client = mlflow.MlflowClient(registry.uri, registry_uri=registry.uri)
     source = registry.find("1").source
     client.create_model_version(NAME, source, tags={"sha256": "0" * 64})

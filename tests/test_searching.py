@@ -52,8 +52,9 @@ def test_sync_knows_sweeps(fmnist: Command, workspace: Workspace, home: Path, mo
     sweep, records = a_sweep(workspace.sweeps_root)
     monkeypatch.setattr(Workspace, "sync", lambda self, run, **how: {})
     Journal(sweep.journal).add_missing(records[:1])
-    assert fmnist("sync", sweep.id) == (0, "", f"fmnist: sweep {sweep.id}: all is sent\n")
-    assert fmnist("sync") == (0, "", f"fmnist: sweep {sweep.id}: all is sent\n")
+    told = f"fmnist: sweep {sweep.id}: all is sent that is here; it is not finished\n"
+    assert fmnist("sync", sweep.id) == (0, "", told)
+    assert fmnist("sync") == (0, "", told)
     code, _, err = fmnist("sync", "sweep-none")
     assert (code, "there is no such sweep" in err) == (2, True)
 

@@ -30,6 +30,7 @@ class Place:
         logs = home / "tensorboard"
         self.home = home
         self.yard = Yard(home, Destinations(uri, "fashion-mnist", "fashion-mnist", home / "artifacts", logs), 7)
+        mlflow.set_tracking_uri(uri)  # where MLflow looks for a logged model, whatever the client was told
         self.client: Any = mlflow.MlflowClient(uri, uri)
         for run_id in RUNS:
             self.sent(run_id, "mlflow " + uri)
