@@ -27,12 +27,14 @@ def tidied(folder: str) -> Iterator[None]:
 
 
 def end_all(folder: str) -> None:
-    """End the processes that have OWNER set to `folder`."""
+    """End the processes that have OWNER set to `folder`, or a file of it open: the agents' environment is overwritten
+    by the names that they give themselves."""
     import psutil
 
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get(OWNER) == folder:
+            known = process.environ().get(OWNER) == folder
+            if known or any(file.path.startswith(f"{folder}/") for file in process.open_files()):
                 process.kill()
 
 
