@@ -9,7 +9,7 @@ MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRI
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep up serve build start stop status logs reset platform-train backup restore upgrade wheels doctor gc \
-        test test-faults test-platform fuzz check bench-train bench-accuracy bench-around \
+        test test-faults test-platform test-cluster fuzz check bench-train bench-accuracy bench-around \
         bench-profile bench-tracking bench-cluster bench-limits bench-platform bench-serve bench-serve-cluster keras-fixture constraints
 
 help: ## show this
@@ -82,7 +82,10 @@ test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 
 	@FULL=$(FULL) $(BIN)/pytest tests/faults $(if $(FULL),tests/platform/test_postgres.py) $(ARGS)
 
 test-platform: $(READY) ## real servers and containers, a live notebook, 5,000 strange requests
-	@FUZZ=5000 $(MALLOC) $(BIN)/pytest tests/platform tests/serve/test_fuzz.py $(ARGS)
+	@FUZZ=5000 $(MALLOC) $(BIN)/pytest tests/platform tests/serve/test_fuzz.py --ignore-glob='*/test_cluster_*' $(ARGS)
+
+test-cluster: $(READY) ## Ray: workers killed, sweeps resumed, replicas under load, two nodes in containers
+	@$(BIN)/pytest tests/platform/test_cluster_*.py $(ARGS)
 
 fuzz: $(READY) ## 100,000 strange requests to the service
 	@FUZZ=100000 $(BIN)/pytest tests/serve/test_fuzz.py $(ARGS)

@@ -28,10 +28,12 @@ def tidied(folder: str) -> Iterator[None]:
 
 def end_all(folder: str) -> None:
     """End the processes that have OWNER set to `folder`, or a file of it open: the agents' environment is overwritten
-    by the names that they give themselves."""
+    by the names that they give themselves. Not this process, and not the driver, which may have begun it."""
     import psutil
 
     for process in psutil.process_iter():
+        if process.pid in (os.getpid(), os.getppid()):
+            continue
         with suppress(psutil.Error):
             known = process.environ().get(OWNER) == folder
             if known or any(file.path.startswith(f"{folder}/") for file in process.open_files()):

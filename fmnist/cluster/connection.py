@@ -80,6 +80,8 @@ def connected(
         ends.enter_context(_environment(QUIET | (JOINING if address else _own_environment(folder))))
         with importing():
             import ray
+        # It prints what befalls workers on stdout, which is for results: whoever needs them hears of it by itself.
+        ray._private.worker.listen_error_messages = lambda worker, threads_stopped: None
         if address is None:
             ends.enter_context(tidied(folder))
         ends.callback(ray.shutdown, wait_for_processes=True)
