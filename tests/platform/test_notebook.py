@@ -144,7 +144,7 @@ def change(path: Path, function: str, value: str) -> None:
 @pytest.mark.parametrize(
     ("bound_by", "call", "file", "before"),
     [
-        ("from fmnist import load_data", "load_data()", "workspace.py", "Dataset(custom"),
+        ("from fmnist import load_data", "load_data()", "api.py", "Dataset(custom"),
         ("from fmnist.errors import listing", "listing(['a', 'b'])", "errors.py", "'a"),
         ("import fmnist.errors", "fmnist.errors.listing(['a', 'b'])", "errors.py", "'a"),
     ],
