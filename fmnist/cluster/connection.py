@@ -90,12 +90,7 @@ def connected(
                 _start(ray, cpus, folder, logs)
             else:
                 _join(ray, address, logs)
-        cluster = _look_at(ray, address)
-        if cluster.cpus < cpus:
-            raise UserError(
-                f"{given} {cpus}", f"is more than the {cluster.cpus} processors of Ray at {address}; give at most that"
-            )
-        yield cluster
+        yield _look_at(ray, address, cpus, given)
 
 
 def processors() -> int:
@@ -160,10 +155,17 @@ def _check_answers(address: str) -> None:
         raise Failure(f"Ray at {address}", f"does not answer ({reason}); see that it runs, and on this port") from error
 
 
-def _look_at(ray: Any, address: str | None) -> Cluster:
+def _look_at(ray: Any, address: str | None, cpus: int, given: str) -> Cluster:
+    """What is there. Raises UserError where that is less than `cpus` processors."""
     found = ray.cluster_resources()
-    node = ray.get_runtime_context().get_node_id()
-    return Cluster(address, int(found.get("CPU", 0)), int(found.get("GPU", 0)), node)
+    cluster = Cluster(
+        address, int(found.get("CPU", 0)), int(found.get("GPU", 0)), ray.get_runtime_context().get_node_id()
+    )
+    if cluster.cpus < cpus:
+        raise UserError(
+            f"{given} {cpus}", f"is more than the {cluster.cpus} processors of Ray at {address}; give at most that"
+        )
+    return cluster
 
 
 def _chain(error: BaseException | None) -> str:
