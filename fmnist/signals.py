@@ -11,6 +11,15 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 5
 """Seconds for saving and saying so, in which a further signal changes nothing."""
 
+
+class Heard(KeyboardInterrupt):
+    """Raised for a signal.
+
+    Not KeyboardInterrupt itself: Python remembers one that left a piece of code (an `exec` in somebody's library) and
+    then ends by SIGINT, whatever exit code is asked for.
+    """
+
+
 received: int | None = None
 """The first that came, since `raise_on_signals`."""
 _when = 0.0
@@ -45,7 +54,7 @@ def importing() -> Iterator[None]:
 def check_signals() -> None:
     """Raise KeyboardInterrupt if a signal came: where whoever ran when it did may have dropped the exception."""
     if received:
-        raise KeyboardInterrupt
+        raise Heard
 
 
 def _exit(number: int, frame: object) -> NoReturn:
@@ -59,4 +68,4 @@ def _raise(number: int, frame: object) -> None:
     if received and time.monotonic() - _when < PATIENCE:
         return
     received, _when = number, time.monotonic()
-    raise KeyboardInterrupt
+    raise Heard

@@ -48,6 +48,16 @@ def test_after_an_import_it_raises_again() -> None:
     assert run(script) == (7, "")
 
 
+def test_the_exit_code_is_ours_wherever_it_was_raised(tmp_path: Path) -> None:
+    script = (
+        "import signal, sys\nfrom fmnist import signals\nsignals.raise_on_signals()\n"
+        "try: exec('signal.raise_signal(signal.SIGTERM)')\nexcept KeyboardInterrupt: sys.exit(143)"
+    )
+    (tmp_path / "interrupted.py").write_text(script)
+    done = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (143, b"")
+
+
 def test_a_second_signal_raises_only_when_the_first_was_long_ago() -> None:
     script = (
         "signals.raise_on_signals()\n"
