@@ -18,7 +18,20 @@ from typing import Any, Iterator
 import artifacts
 import database
 from engine import ROOT, Options, Trouble, docker, image_of, settings
-from sets import ARTIFACTS, DUMP, FOLDERS, Hashed, check_room, pack, show, sync, verified, weight, write_manifest
+from sets import (
+    ARTIFACTS,
+    DUMP,
+    FOLDERS,
+    TRACKED,
+    Hashed,
+    check_room,
+    pack,
+    show,
+    sync,
+    verified,
+    weight,
+    write_manifest,
+)
 from starting import check_started
 from turns import check_nothing_cut_off
 
@@ -91,7 +104,7 @@ def _check_room(place: Path, store: artifacts.Store | None) -> None:
 
 def _write_set(folder: Path, store: artifacts.Store | None, with_secrets: bool, now: datetime) -> None:
     files = {}
-    sent = {path: path.read_bytes() for path in FOLDERS["runs"].glob("*/shipping.json")}
+    sent = {path: path.read_bytes() for name in TRACKED for path in FOLDERS[name].glob("*/shipping.json")}
     with database.moment() as (name, counts, schema), (folder / DUMP).open("wb") as file:
         out = Hashed(file)
         database.dump(name, out.write)

@@ -23,7 +23,7 @@ import artifacts
 import database
 from engine import ROOT, Options, Trouble, check_engine, compose, image_of, one_off, settings
 from keeping import PLACE, mlflow_version
-from sets import ARTIFACTS, DUMP, FOLDERS, MANIFEST, check_room, show, unpack, verified
+from sets import ARTIFACTS, DUMP, FOLDERS, MANIFEST, TRACKED, check_room, show, unpack, verified
 from starting import check_started, prepare
 from turns import carry_out, finish, new_plan, pending, staged, undo
 
@@ -81,13 +81,14 @@ def _confirm(is_answered: bool, what: str) -> None:
 
 
 def check_untrained() -> None:
-    """Raise Trouble where a training writes to a run now."""
-    for lock in sorted(FOLDERS["runs"].glob("*/lock")):
-        with lock.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Trouble(f"run {lock.parent.name}: is being trained; wait for it, or stop it") from error
+    """Raise Trouble where a training writes to a run, or a sweep to its folder, now."""
+    for kind, name in (("run", "runs"), ("sweep", "sweeps")):
+        for lock in sorted(FOLDERS[name].glob("*/lock")):
+            with lock.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise Trouble(f"{kind} {lock.parent.name}: is being trained; wait for it, or stop it") from error
 
 
 def _check_fits(manifest: dict[str, Any]) -> None:
@@ -122,7 +123,7 @@ def _stage(chosen: Path, manifest: dict[str, Any]) -> dict[str, Any]:
             staged(plan).mkdir()
             for name in names:
                 unpack(chosen / f"{name}.tar", staged(plan) / name)
-            _move_on_paper(staged(plan) / "runs", manifest)
+            _move_on_paper(staged(plan), manifest)
             if store:
                 artifacts.run(store, artifacts.UNPACK, content=chosen / ARTIFACTS)
             database.load(chosen / DUMP)
@@ -144,13 +145,13 @@ def _check_room(manifest: dict[str, Any], store: artifacts.Store | None, names: 
         check_room("the artifacts' volume", artifacts.weigh(store)[1], sizes[ARTIFACTS])
 
 
-def _move_on_paper(runs: Path, manifest: dict[str, Any]) -> None:
+def _move_on_paper(unpacked: Path, manifest: dict[str, Any]) -> None:
     """How far runs of the host's venv were sent is noted by the other checkout's folder and port: name this one's."""
     port = settings().get("FMNIST_MLFLOW_PORT") or "5000"
     changes = {manifest["home"] + "/": f"{ROOT / 'var'}/"}
     for host in ("localhost", "127.0.0.1"):
         changes[f'"mlflow http://{host}:{manifest["platform"]["mlflow_port"]}"'] = f'"mlflow http://{host}:{port}"'
-    for file in runs.glob("*/shipping.json"):
+    for file in (file for name in TRACKED for file in unpacked.glob(f"{name}/*/shipping.json")):
         content = file.read_text()
         for old, new in changes.items():
             content = content.replace(old, new)

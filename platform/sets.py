@@ -3,7 +3,7 @@
 <set>/manifest.json   when, of what, by which versions; each file's size and SHA-256; how much of everything there is
       mlflow.dump     MLflow's database, as pg_dump's custom format has it
       artifacts.tar   MLflow's files, unless they are in a bucket of somebody else's
-      runs.tar, tensorboard.tar, notebooks.tar
+      runs.tar, sweeps.tar, tensorboard.tar, notebooks.tar
       settings.env    .env; and secrets.tar, if they were asked for
 """
 
@@ -23,8 +23,10 @@ from engine import ROOT, Trouble
 
 FORM = 1
 MANIFEST, DUMP, ARTIFACTS = "manifest.json", "mlflow.dump", "artifacts.tar"
-FOLDERS = {"runs": ROOT / "var" / "runs", "tensorboard": ROOT / "var" / "tensorboard", "notebooks": ROOT / "notebooks"}
+FOLDERS = {name: ROOT / "var" / name for name in ("runs", "sweeps", "tensorboard")} | {"notebooks": ROOT / "notebooks"}
 """What the host keeps itself: name of its archive -> where it is."""
+TRACKED = "runs", "sweeps"
+"""Those of them whose folders each note how far their records were sent."""
 RESERVE = 64 << 20
 """Bytes that stay free on a disk."""
 _SEAL = b"fmnist sealed sha256 "

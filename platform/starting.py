@@ -19,7 +19,7 @@ SERVICES = {  # whose pages a browser opens: name, setting, default
 }
 CLUSTER = {"ray-head": ("Ray", "RAY_DASHBOARD_PORT", "8265")}
 """Of the profile `cluster`; on this machine alone, whatever FMNIST_HOST is."""
-WRITTEN = ("var/data", "var/home", "var/models", "var/runs", "var/tensorboard", "notebooks")
+WRITTEN = ("var/data", "var/home", "var/models", "var/runs", "var/sweeps", "var/tensorboard", "notebooks")
 """What the notebook writes to."""
 LABEL = '{{index .Config.Labels "fmnist.profiles"}}'
 """The profiles that the notebook's image was built with."""

@@ -102,11 +102,12 @@ def test_what_leads_out_of_an_archive_is_refused(script: Any, tmp_path: Path) ->
 
 def test_what_is_being_trained_is_not_replaced(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     restoring = script("restoring")
-    monkeypatch.setitem(restoring.FOLDERS, "runs", tmp_path)
-    (tmp_path / "1").mkdir()
-    told = pytest.raises(script("engine").Trouble, match="run 1: is being trained; wait for it, or stop it")
-    with held_lock(tmp_path / "1" / "lock", "me"), told:
-        restoring.check_untrained()
+    for kind, name in (("run", "runs"), ("sweep", "sweeps")):
+        monkeypatch.setitem(restoring.FOLDERS, name, tmp_path / name)
+        (tmp_path / name / "1").mkdir(parents=True)
+        told = pytest.raises(script("engine").Trouble, match=f"{kind} 1: is being trained; wait for it, or stop it")
+        with held_lock(tmp_path / name / "1" / "lock", "me"), told:
+            restoring.check_untrained()
     restoring.check_untrained()
 
 
@@ -136,14 +137,13 @@ def test_a_disk_that_cannot_hold_it_is_told_first(script: Any) -> None:
 
 def test_runs_of_the_hosts_venv_are_known_as_sent_under_the_new_address(script: Any, tmp_path: Path) -> None:
     restoring = script("restoring")
-    (tmp_path / "1").mkdir()
     lanes = ["mlflow http://localhost:5100", "tensorboard /x/var/tensorboard", "mlflow http://mlflow:5000"]
-    (tmp_path / "1" / "shipping.json").write_text(json.dumps({lane: {"sent": 1} for lane in lanes}))
+    for name in ("runs", "sweeps"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "shipping.json").write_text(json.dumps({lane: {"sent": 1} for lane in lanes}))
     restoring.settings = dict
     restoring._move_on_paper(tmp_path, {"home": "/x/var", "platform": {"mlflow_port": "5100"}})
     logs = f"tensorboard {PLATFORM.parent / 'var' / 'tensorboard'}"
-    assert list(json.loads((tmp_path / "1" / "shipping.json").read_text())) == [
-        "mlflow http://localhost:5000",
-        logs,
-        lanes[2],
-    ]
+    for name in ("runs", "sweeps"):
+        notes = json.loads((tmp_path / name / "1" / "shipping.json").read_text())
+        assert list(notes) == ["mlflow http://localhost:5000", logs, lanes[2]]

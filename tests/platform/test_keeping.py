@@ -47,7 +47,7 @@ def files(platform: Any, without: tuple[str, ...] = ()) -> dict[str, str]:
     find = "cd /artifacts && find . -name '.before-*' -prune -o -type f -exec sha256sum {} +"
     listed = platform.inside("sh", "-c", find, service="mlflow").stdout
     found = dict(reversed(line.split(maxsplit=1)) for line in listed.splitlines())
-    for root in ("var/runs", "var/tensorboard", "notebooks"):
+    for root in ("var/runs", "var/sweeps", "var/tensorboard", "notebooks"):
         for path in (platform.folder / root).rglob("*"):
             if path.is_file() and path.name not in ("lock", "shipping.lock", "shipping.log"):
                 found[str(path.relative_to(platform.folder))] = digest(platform, path)
@@ -140,6 +140,7 @@ def test_a_set_is_made_while_a_training_logs_and_is_its_owners_alone(platform: A
         "mlflow.dump",
         "artifacts.tar",
         "runs.tar",
+        "sweeps.tar",
         "tensorboard.tar",
         "notebooks.tar",
         "settings.env",

@@ -35,7 +35,7 @@ def test_its_files_are_made_once_and_for_their_owner_alone(platform: Any) -> Non
 def test_what_the_notebook_writes_belongs_to_who_started_it(platform: Any) -> None:
     uid = int(re.findall(r"^PLATFORM_UID=(\d+)$", (platform.folder / ".env").read_text(), re.MULTILINE)[0])
     assert uid == (os.getuid() or 1000)
-    for folder in ("notebooks", "var/runs"):
+    for folder in ("notebooks", "var/runs", "var/sweeps"):
         platform.inside("touch", f"/workspace/{folder}/made-in-the-notebook")
         made = platform.folder / folder / "made-in-the-notebook"
         assert made.stat().st_uid == uid
