@@ -9,7 +9,7 @@ MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRI
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep up serve build start stop status logs reset platform-train backup restore upgrade wheels doctor gc \
-        test test-faults test-platform test-cluster fuzz check bench-train bench-accuracy bench-around \
+        test test-faults test-platform test-cluster fuzz check bench-train bench-accuracy bench-resnet bench-around \
         bench-profile bench-tracking bench-cluster bench-limits bench-platform bench-serve bench-serve-cluster keras-fixture constraints
 
 help: ## show this
@@ -111,6 +111,9 @@ bench-train: $(READY) $(PEERS) ## training speed against Keras + TensorFlow, int
 
 bench-accuracy: $(READY) $(PEERS) ## time to accuracy beside the original's whole training, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/accuracy.py $(ARGS)
+
+bench-resnet: $(READY) ## the recipe resnet: its accuracy and time, and what its mean over mirror images costs
+	@$(MALLOC) $(BIN)/python bench/residual.py $(ARGS)
 
 bench-around: $(READY) ## what surrounds the training steps: start, data, evaluation, checkpoints, tracking, memory
 	@$(MALLOC) $(BIN)/python bench/around.py

@@ -60,17 +60,18 @@ def original(arrays: str, seed: int) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def ours(*arguments: str) -> dict[str, Any]:
-    """What `fmnist train` says of a training in a workspace of its own, the data at hand."""
+def ours(*arguments: str, look: Callable[[Path], dict[str, Any]] = lambda home: {}) -> dict[str, Any]:
+    """What `fmnist train` says of a training in a workspace of its own, and what `look` finds there."""
     command = [sys.executable, "-m", "fmnist", "train", "--json", *arguments]
     with tempfile.TemporaryDirectory() as home:
         (Path(home) / "data").symlink_to(ROOT / "var" / "data")
         done = subprocess.run(
             command, env=os.environ | {"FMNIST_HOME": home, "FMNIST_TRACKING": "no"}, stdout=subprocess.PIPE, check=True
         )
+        seen = look(Path(home))
     said = json.loads(done.stdout)
     kept = {"seconds": said["seconds"], "epochs": said["epochs"], "rate": said["images_per_second"]}
-    return kept | {"val": said["val"]["accuracy"], "test": said["test"]["accuracy"]}
+    return kept | seen | {"val": said["val"]["accuracy"], "test": said["test"]["accuracy"]}
 
 
 def first_held(curve: list[tuple[float, float]], accuracy: float) -> float | None:

@@ -68,7 +68,7 @@ def data(folder: DataFolder = None, as_json: Json = False) -> None:
 @app.command()
 def train(
     recipe: Annotated[
-        str | None, typer.Option(metavar="NAME", help="fast (the default), original, or a sweep's best.json")
+        str | None, typer.Option(metavar="NAME", help="fast (the default), original, resnet, or a sweep's best.json")
     ] = None,
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="cnn, resnet, or module:function of your own")

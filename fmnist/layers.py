@@ -90,3 +90,15 @@ class Flatten(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class FlipAveraged(nn.Module):
+    """`model`, whose logits are in evaluation the mean over an image, [N, C, H, W], and its mirror image."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits if self.training else (logits + self.model(x.flip(-1))) / 2

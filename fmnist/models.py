@@ -138,9 +138,10 @@ def cnn(classes: int, dropout: float) -> nn.Module:
 
 
 class _ConvNorm(nn.Sequential):
-    def __init__(self, channels_in: int, channels_out: int) -> None:
+    def __init__(self, channels_in: int, channels_out: int, pool: bool = False) -> None:
         conv = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-        super().__init__(conv, BatchNorm(channels_out), nn.ReLU())
+        pools = [nn.MaxPool2d(2)] if pool else []  # before the norm, which then has a quarter to do
+        super().__init__(conv, *pools, BatchNorm(channels_out), nn.ReLU())
 
 
 class _Residual(nn.Module):
@@ -166,18 +167,16 @@ class _Head(nn.Module):
 
 @model("resnet")
 def resnet(classes: int, dropout: float) -> nn.Module:
-    """A small residual network: more accurate, slower."""
+    """A residual network of nine layers with weights: more accurate, slower. 486,650 parameters."""
     return nn.Sequential(
         _ConvNorm(1, 16),
-        _ConvNorm(16, 32),
-        nn.MaxPool2d(2),
+        _ConvNorm(16, 32, pool=True),
         _Residual(32),
-        _ConvNorm(32, 64),
-        nn.MaxPool2d(2),
-        _ConvNorm(64, 64),
-        nn.MaxPool2d(2),
+        _ConvNorm(32, 64, pool=True),
         _Residual(64),
-        _Head(64, classes, dropout),
+        _ConvNorm(64, 128, pool=True),
+        _Residual(128),
+        _Head(128, classes, dropout),
     )
 
 
@@ -200,14 +199,14 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
 
 
 def layer_table(module: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28)) -> list[Layer]:
-    """The layers of `module` in the order in which they run; shapes are without the batch's dimension."""
-    layers: list[Layer] = []
+    """The layers of `module`, each once, in the order in which they run; shapes are without the batch's dimension."""
+    layers: dict[str, Layer] = {}
 
     def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(layer: nn.Module, inputs: Any, output: Any) -> None:
             first = output[0] if isinstance(output, tuple | list) and output else output  # recurrent layers give more
             shape = tuple(first.shape[1:]) if isinstance(first, Tensor) else ()
-            layers.append(Layer(name, type(layer).__name__, shape, count_parameters(layer)[0]))
+            layers.setdefault(name, Layer(name, type(layer).__name__, shape, count_parameters(layer)[0]))
 
         return hook
 
@@ -221,4 +220,4 @@ def layer_table(module: nn.Module, input_shape: tuple[int, ...] = (1, 28, 28)) -
         module.train(was_training)
         for handle in hooks:
             handle.remove()
-    return layers
+    return list(layers.values())

@@ -34,7 +34,7 @@ def files_below(folder: Path) -> set[Path]:
         ("train --batch-size 321", "batch_size 321: is more than the 320 training images; give at most that"),
         ("train --learning-rate nan", "--learning-rate nan: is no finite number; give one"),
         ("train --learning-rate fast", "--learning-rate fast: is no number; give one"),
-        ("train --recipe banana", "recipe 'banana': there is no such recipe; choose fast or original"),
+        ("train --recipe banana", "recipe 'banana': there is no such recipe; choose fast, original or resnet, or a"),
         ("train --model banana", "model 'banana': there is no such model; choose cnn or resnet, or module:function"),
         ("train --device banana", "device 'banana': there is no such device; choose auto, cpu or cuda"),
         ("train --precision banana", "--precision banana: is not known; give 'auto', 'fp32' or 'bf16'"),

@@ -28,7 +28,8 @@ def test_recipes_by_name() -> None:
     assert RECIPES["fast"] == TrainConfig()
     assert make_config("original", epochs="3") == ORIGINAL.model_copy(update={"epochs": 3})
     with pytest.raises(
-        UserError, match=r"recipe 'x': there is no such recipe; choose fast or original, or a sweep's best\.json"
+        UserError,
+        match=r"recipe 'x': there is no such recipe; choose fast, original or resnet, or a sweep's best\.json",
     ):
         make_config("x")
 

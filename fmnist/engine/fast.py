@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fmnist.engine import plain
 from fmnist.engine.fused import bits, conv_relu, conv_relu_pool, masked, patches, stem, taps
-from fmnist.layers import BatchNorm, Dropout, normalize, seed_dropout
+from fmnist.layers import BatchNorm, Dropout, FlipAveraged, normalize, seed_dropout
 from fmnist.models import Cnn
 from fmnist.recipe import TrainConfig
 
@@ -25,7 +25,8 @@ def make_engine(config: TrainConfig, classes: int, device: str = "auto") -> plai
     """
     engine = plain.Engine(config, classes, device)
     suits = engine.device.type == "cpu" and engine.precision is torch.bfloat16
-    if suits and isinstance(engine.model, Cnn) and computes_the_same(engine.model):
+    network = _network(engine.model)
+    if suits and isinstance(network, Cnn) and computes_the_same(network):
         return FastEngine(config, classes, device)
     return engine
 
@@ -36,8 +37,14 @@ class FastEngine(plain.Engine):
     def _forward(self, images: Tensor) -> Tensor:
         if not self.model.training:
             return super()._forward(images)
-        assert isinstance(self.model, Cnn)
-        return training_logits(self.model, images, self.precision)
+        network = _network(self.model)
+        assert isinstance(network, Cnn)
+        return training_logits(network, images, self.precision)
+
+
+def _network(model: nn.Module) -> nn.Module:
+    """What is trained of `model`."""
+    return model.model if isinstance(model, FlipAveraged) else model
 
 
 def training_logits(net: Cnn, images: Tensor, dtype: torch.dtype) -> Tensor:

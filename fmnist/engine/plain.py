@@ -1,7 +1,7 @@
 """The training loop, written to be read: one path for CPU and CUDA.
 
-The whole data set lies on the device as bytes; a step gathers a batch, mirrors half of it, and does forward,
-backward and update. All randomness follows from (seed, epoch), so any epoch can be done again from the state
+The whole data set lies on the device as bytes; a step gathers a batch, augments it, and does forward, backward
+and update. All randomness follows from (seed, epoch), so any epoch can be done again from the state
 before it, to the bit.
 """
 
@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fmnist.data.dataset import Split
+from fmnist.engine.augment import Augmentation
 from fmnist.engine.optimizer import OPTIMIZERS
 from fmnist.engine.peers import Alone
 from fmnist.errors import Failure, UserError, one_line
-from fmnist.layers import seed_dropout
+from fmnist.layers import FlipAveraged, seed_dropout
 from fmnist.models import build_model
 from fmnist.recipe import Precision, TrainConfig
 from fmnist.scores import Evaluation, confusion_matrix
@@ -83,6 +84,8 @@ class Engine:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             model = build_model(config.model, classes, config.dropout)
+        if config.average_flips:
+            model = FlipAveraged(model)
         self.model: nn.Module = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = OPTIMIZERS[config.optimizer](self.model, config.weight_decay)
         self.step = 0
@@ -110,14 +113,12 @@ class Engine:
         done = 0
         with self._randomness(epoch) as rng:
             order = torch.from_numpy(rng.permutation(count)).to(self.device)
-            flips = torch.from_numpy(rng.random(count) < 0.5).to(self.device)
+            augmented = Augmentation(self.config, rng, count, self.device)
             fewest = 2 * self.peers.size  # a lone image has no batch statistics
             batches = [batch for batch in torch.split(order, batch_size) if len(batch) >= fewest]
             for batch in batches:
                 own = self.peers.part(batch)
-                x, y = images[own], labels[own]
-                if self.config.flip:
-                    x = torch.where(flips[own, None, None], x.flip(-1), x)
+                x, y = augmented(images[own], own), labels[own]
                 self.rate = learning_rate(self.config, self.step, len(batches) * self.config.epochs)
                 logits, loss = self._train_step(x, y)
                 loss_sum += loss * len(own)

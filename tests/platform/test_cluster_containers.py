@@ -10,6 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
+from fmnist.sweep import list_sweeps
+from fmnist.tracking.journal import Journal
+
 from ..helpers import free_port
 from .conftest import WAIT
 from .test_safety import check_confined, check_nothing_told
@@ -142,6 +145,18 @@ def test_both_nodes_serve_and_no_request_fails_while_the_champion_changes(cluste
     assert told["failures"] == [] and told["answers"].keys() == {"1", "2"} and told["last"] == "2"
     cluster.inside("python", "-c", END)
     cluster.wait(lambda: "ServeReplica" not in cluster.compose("top", "ray-worker").stdout, "the service to end")
+
+
+def test_a_sweeps_trials_run_on_both_nodes(cluster: Any) -> None:
+    budget = ["--trials", "8", "--epochs", "2", "--concurrent", "2", "--space", "batch_size=64"]
+    told = json.loads(cluster.inside("fmnist", "sweep", *budget, "--data", cluster.few_images(), "--json").stdout)
+    assert [row["trial"] for row in told["trials"]] == list(range(1, 9))
+    assert {row["state"] for row in told["trials"]} <= {"completed", "stopped"}
+    (sweep,) = list_sweeps(cluster.folder / "var" / "sweeps")  # outside the container, where it is kept
+    assert sweep.id == told["sweep_id"]
+    begun = [record for record in Journal(sweep.journal).read() if record["key"].endswith("/start")]
+    hosts = {cluster.inspect(service)["Config"]["Hostname"] for service in RAY}
+    assert {record["facts"]["host"] for record in begun if "facts" in record} == hosts
 
 
 EPOCHS = 12
