@@ -10,7 +10,7 @@ MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRI
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep up serve build start stop status logs reset platform-train backup restore upgrade wheels doctor gc \
         test test-faults test-platform test-cluster fuzz check bench-train bench-accuracy bench-resnet bench-around \
-        bench-profile bench-tracking bench-cluster bench-limits bench-platform bench-serve bench-serve-cluster keras-fixture constraints
+        bench-profile bench-tracking bench-cluster bench-load bench-limits bench-platform bench-serve bench-serve-cluster keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,7 +76,8 @@ wheels: ## fetch all Python packages of the images, so that make build needs no 
 	@$(PYTHON) platform/verbs.py wheels $(ARGS)
 
 test: $(READY) ## run the tests (no network, no Docker)
-	@$(BIN)/pytest --ignore=tests/faults --ignore=tests/platform $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile \
+	  --ignore=tests/faults --ignore=tests/platform $(ARGS)
 
 test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries, going on where it was stopped
 	@FULL=$(FULL) $(BIN)/pytest tests/faults $(if $(FULL),tests/platform/test_postgres.py) $(ARGS)
@@ -126,6 +127,9 @@ bench-tracking: $(READY) ## what tracking costs, on whole trainings, into bench/
 
 bench-cluster: $(READY) ## two workers on Ray against one process, on this machine, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/cluster.py $(ARGS)
+
+bench-load: $(READY) ## how many runs and points one MLflow takes, into bench/RESULTS.md; ARGS="--uri http://localhost:5000"
+	@$(BIN)/python bench/load.py $(ARGS)
 
 bench-limits: $(READY) ## ten thousand runs: MLflow, commands, gc, TensorBoard, into bench/RESULTS.md
 	@$(BIN)/python bench/limits.py $(ARGS)
