@@ -76,7 +76,7 @@ wheels: ## fetch all Python packages of the images, so that make build needs no 
 	@$(PYTHON) platform/verbs.py wheels $(ARGS)
 
 test: $(READY) ## run the tests (no network, no Docker)
-	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile \
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=worksteal \
 	  --ignore=tests/faults --ignore=tests/platform $(ARGS)
 
 test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries, going on where it was stopped

@@ -202,7 +202,8 @@ def _finish(
         best_epoch=_kept_epoch(run.config, records),
         seconds=seconds,
         images_per_second=sum(record["images"] for record in records) / trained,
-        phases={
+        phases=({"starting workers": engine.waited} if engine.waited else {})
+        | {
             "training steps": trained,
             "validation and checkpoints": seconds - trained,
             "export": exported - started,

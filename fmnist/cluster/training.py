@@ -3,6 +3,7 @@
 So its folder, checkpoint, journal, signals and display are those of any training, wherever the workers are.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class ClusterEngine(Engine):
 
         from fmnist.cluster.workers import Plan, run_workers
 
+        started = time.perf_counter()
+        self.team.notice(f"starting {self.team.size} workers")
         precision = "bf16" if self.precision is torch.bfloat16 else "fp32"
         config = self.config.model_copy(update={"precision": precision})  # as this machine has it, on all
         images, labels = ray.put(data.images), ray.put(data.labels)
@@ -76,6 +79,7 @@ class ClusterEngine(Engine):
             self._coordinator.hire.remote(partial(run_workers, plan))
             while not self._news().begun:
                 pass
+            self.waited = time.perf_counter() - started
             yield
         finally:
             ray.kill(self._coordinator)  # and with it all that it has begun

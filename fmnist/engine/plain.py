@@ -76,6 +76,8 @@ class Engine:
 
     workers = 1
     """Processes that do the epochs' steps."""
+    waited = 0.0
+    """Seconds until they were there."""
 
     def __init__(self, config: TrainConfig, classes: int, device: str = "auto") -> None:
         self.config = config

@@ -119,6 +119,7 @@ def test_two_workers_train_one_run_and_one_that_is_killed_is_replaced(place: Pla
     assert not re.search(r"\(raylet|WARN|INFO|pid=", err), err  # of Ray's own
     place.check_once(20)
     assert place.run.about.workers == 2
+    assert place.run.result is not None and place.run.result.phases["starting workers"] > 0
     records = read_checkpoint(place.run.checkpoint).records
     assert records[-1]["scores"]["train_loss"] < records[0]["scores"]["train_loss"] / 2
     client: Any = mlflow.MlflowClient(f"sqlite:///{place.home / 'mlflow.db'}")
@@ -173,8 +174,9 @@ def head(tmp_path: Path) -> Iterator[tuple[int, int]]:
     assert process.poll() is None, told.read_text()
     yield port, clients
     begun = psutil.Process(process.pid).children(recursive=True)
-    process.terminate()
-    process.wait(30)
+    for one in (process, *begun):  # asked to end, it waits for each of its parts in turn
+        one.kill()
+    process.wait()
     check_gone(begun)
 
 
