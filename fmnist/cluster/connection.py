@@ -190,11 +190,10 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _own_environment(folder: str) -> dict[str, str]:
-    """A key of its own, or Ray would keep one in the user's home; and peers talk on the loopback."""
-    loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+    """A key of its own, or Ray would keep one in the user's home."""
     own = {OWNER: folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _key()}
     own["RAY_worker_niceness"] = "0"  # else they compute after everything else that runs here
-    return own | ({"GLOO_SOCKET_IFNAME": loopback} if loopback else {})
+    return own
 
 
 @cache

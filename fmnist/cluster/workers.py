@@ -55,11 +55,14 @@ def run_workers(plan: Plan) -> None:
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
 
+    from fmnist.cluster.network import OnRaysNetwork
+
     each = {"CPU": 1} | ({"GPU": 1} if plan.device == "cuda" else {})
     with tempfile.TemporaryDirectory() as folder:  # Ray Train wants one; what is saved is saved by the driver
         TorchTrainer(
             work,
             train_loop_config={"plan": plan, "coordinator": ray.get_runtime_context().current_actor},
+            torch_config=OnRaysNetwork(),
             scaling_config=ScalingConfig(
                 num_workers=plan.size, use_gpu=plan.device == "cuda", resources_per_worker=each
             ),

@@ -91,10 +91,10 @@ def test_a_reason_that_any_worker_would_have_ends_the_training_at_once() -> None
 
 def test_what_keeps_the_workers_may_raise_or_return_and_blocks_nobody() -> None:
     def raises() -> None:
-        raise RuntimeError("no\nplace")
+        raise RuntimeError("Training failed:\n  File x\n\x1b[36mValueError: no place\x1b[39m\n    ^^^^^")
 
     async def story() -> None:
-        for run, reason in ((raises, "RuntimeError: no place"), (lambda: None, "the workers have left")):
+        for run, reason in ((raises, "RuntimeError: ValueError: no place"), (lambda: None, "the workers have left")):
             between = Coordinator()
             await between.hire(run)
             assert (await between.news()).failure == reason

@@ -1,0 +1,33 @@
+"""Which network workers talk on: the one on which Ray's nodes know each other, where a machine has several.
+
+Gloo takes the one that the machine's own name stands for, which may lead to none of the others.
+"""
+
+import os
+
+import psutil
+import ray
+from ray.train.torch import TorchConfig
+from ray.train.torch.config import _TorchBackend
+
+
+class OnRaysNetwork(TorchConfig):  # type: ignore[misc]
+    """Ray Train's processes of PyTorch, as ever, on that network."""
+
+    @property
+    def backend_cls(self) -> type["_Backend"]:
+        return _Backend
+
+
+class _Backend(_TorchBackend):  # type: ignore[misc]
+    def on_start(self, worker_group: object, backend_config: TorchConfig) -> None:
+        worker_group.execute(choose_interface)  # type: ignore[attr-defined]
+        super().on_start(worker_group, backend_config)
+
+
+def choose_interface() -> None:
+    """Name it to gloo, unless somebody has; in a worker, before its process group is made."""
+    address = ray.util.get_node_ip_address()
+    for name, found in psutil.net_if_addrs().items():
+        if address in (each.address for each in found):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
