@@ -4,7 +4,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -134,23 +134,33 @@ def test_no_secret_is_told(cluster: Any) -> None:
     check_nothing_told(cluster, (*RAY, "notebook"))
 
 
-def test_both_nodes_serve_and_no_request_fails_while_the_champion_changes(cluster: Any) -> None:
+@pytest.fixture
+def served(cluster: Any) -> Iterator[None]:
+    """Two versions are registered, and the first is served by a replica on each node."""
     for _ in range(2):
         cluster.inside(*cluster.train_few(1))
     serve = ["exec", "--detach", "notebook", "fmnist", "serve", "--cluster", "--replicas", "2", "--host", "0.0.0.0"]
     cluster.compose(*serve)
     ping = ["timeout", "5", "healthcheck", "8000", "/ping", "ray-head", "200"]
-    cluster.wait(lambda: cluster.inside(*ping, service="ray-head", check=False).returncode == 0, "the service")
-    for node in RAY:
-        assert "ray::ServeReplica" in cluster.compose("top", node).stdout
+    try:
+        cluster.wait(lambda: cluster.inside(*ping, service="ray-head", check=False).returncode == 0, "the service")
+        cluster.wait(
+            lambda: all("ServeReplica" in cluster.compose("top", node).stdout for node in RAY), "both replicas"
+        )
+        yield
+    finally:  # the next test needs the processors
+        cluster.inside("python", "-c", END)
+        cluster.wait(lambda: "ServeReplica" not in cluster.compose("top", "ray-worker").stdout, "the service to end")
+
+
+@pytest.mark.usefixtures("served")
+def test_both_nodes_serve_and_no_request_fails_while_the_champion_changes(cluster: Any) -> None:
     with cluster.begin("docker", "compose", "exec", "--no-TTY", "notebook", "python", "-c", LOAD) as load:
         assert load.stdout is not None and load.stdout.readline() == "it answers\n"
         cluster.inside("fmnist", "promote", "2")
         out, err = load.communicate(timeout=120)
     told = json.loads(out or err)
     assert told["failures"] == [] and told["answers"].keys() == {"1", "2"} and told["last"] == "2"
-    cluster.inside("python", "-c", END)
-    cluster.wait(lambda: "ServeReplica" not in cluster.compose("top", "ray-worker").stdout, "the service to end")
 
 
 def test_a_sweeps_trials_run_on_both_nodes(cluster: Any) -> None:
