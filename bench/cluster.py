@@ -7,7 +7,6 @@ make bench-cluster ARGS="--rounds 1"   fewer
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from results import Measurements, keep, machine, measurements
+from results import Measurements, keep, machine, measurements, told
 
 from fmnist import load_data
 
@@ -46,10 +45,6 @@ def train(options: list[str], seed: int) -> dict[str, float]:
         "around": wall - result["seconds"],
         "accuracy": result["val"]["accuracy"],
     }
-
-
-def told(values: list[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def table(results: dict[str, list[dict[str, float]]]) -> list[str]:

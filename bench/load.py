@@ -17,7 +17,7 @@ from typing import Any
 
 import requests
 from limits import server, until
-from results import keep, machine
+from results import keep, machine, told
 
 API = "/api/2.0/mlflow/"
 CLIENTS = 1, 4, 16
@@ -116,10 +116,6 @@ def report(uri: str, store: str, rounds: int) -> str:
     finally:
         asked.post("experiments/delete", experiment_id=experiment)
     return "\n".join(lines)
-
-
-def told(values: list[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ def memory() -> str:
     if "malloc" in os.environ.get("LD_PRELOAD", ""):
         return Path(os.environ["LD_PRELOAD"]).name.partition(".")[0].removeprefix("lib")
     return "glibc keeping freed memory" if "MALLOC_TRIM_THRESHOLD_" in os.environ else "the system's allocator"
+
+
+def told(values: list[float], form: str) -> str:
+    """Their median and range."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def keep(mark: str, section: str) -> None:

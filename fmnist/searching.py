@@ -69,11 +69,22 @@ def sweep(
     asked = {option: value for option, value in given.items() if value is not None and value != []}
     if concurrent is not None and concurrent < 1:
         raise UserError(f"--concurrent {concurrent}", "is too small; give at least 1")
+    _sweep(asked, folder, resume, (address, concurrent), promote, as_json)
+
+
+def _sweep(
+    asked: dict[str, Any],
+    folder: Path | None,
+    resume: str | None,
+    where: tuple[str | None, int | None],
+    promote: bool,
+    as_json: bool,
+) -> None:
     workspace, console = open_workspace(print_notice), show.make_console(stderr=as_json)
     if promote and not workspace.settings.tracking:
         raise UserError("--promote", "needs the registry, and FMNIST_TRACKING turns tracking off; leave one out")
     what, data = _what(workspace, asked, folder, resume)
-    own, found = _search(workspace, what, data, console, address, concurrent)
+    own, found = _search(workspace, what, data, console, *where)
     outcome = _outcome(own, found)
     if not as_json:
         show_outcome(console, own.about, found)

@@ -82,13 +82,13 @@ def _confirm(is_answered: bool, what: str) -> None:
 
 def check_untrained() -> None:
     """Raise Trouble where a training writes to a run, or a sweep to its folder, now."""
-    for kind, name in (("run", "runs"), ("sweep", "sweeps")):
-        for lock in sorted(FOLDERS[name].glob("*/lock")):
-            with lock.open() as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise Trouble(f"{kind} {lock.parent.name}: is being trained; wait for it, or stop it") from error
+    for lock in (lock for name in TRACKED for lock in sorted(FOLDERS[name].glob("*/lock"))):
+        with lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                kind = lock.parents[1].name.removesuffix("s")
+                raise Trouble(f"{kind} {lock.parent.name}: is being trained; wait for it, or stop it") from error
 
 
 def _check_fits(manifest: dict[str, Any]) -> None:
