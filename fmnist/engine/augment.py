@@ -26,6 +26,14 @@ class Augmentation:
         self.centres = drawn(rng.integers(0, SIDE, (2, count))) if self.cutout else None
         self._pixels = torch.arange(SIDE, device=device)
 
+    def take(self, other: "Augmentation") -> None:
+        """Do as `other` does, which was drawn for another epoch of as many images; the memory stays where it is."""
+        for own, drawn in zip(self._draws(), other._draws(), strict=True):
+            own.copy_(drawn)
+
+    def _draws(self) -> list[Tensor]:
+        return [tensor for tensor in (self.mirrored, self.starts, self.centres) if tensor is not None]
+
     def __call__(self, images: Tensor, own: Tensor) -> Tensor:
         """`images`, uint8 [B, 28, 28], changed; `own`, int64 [B], says which of the epoch's they are."""
         if self.mirrored is not None:

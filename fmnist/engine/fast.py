@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fmnist.engine import plain
 from fmnist.engine.fused import bits, conv_relu, conv_relu_pool, masked, patches, stem, taps
+from fmnist.engine.graphed import GraphedEngine
 from fmnist.layers import BatchNorm, Dropout, FlipAveraged, normalize, seed_dropout
 from fmnist.models import Cnn
 from fmnist.recipe import TrainConfig
@@ -24,6 +25,8 @@ def make_engine(config: TrainConfig, classes: int, device: str = "auto") -> plai
     In float32 `plain` is no slower.
     """
     engine = plain.Engine(config, classes, device)
+    if engine.device.type == "cuda":
+        return GraphedEngine(config, classes, device)
     suits = engine.device.type == "cpu" and engine.precision is torch.bfloat16
     network = _network(engine.model)
     if suits and isinstance(network, Cnn) and computes_the_same(network):

@@ -36,9 +36,17 @@ class AdamW:
             for parameter in parameters:
                 parameter.grad = None
 
-    @torch.no_grad()
     def step(self, number: int, rate: float) -> None:
         """Update the parameters that have gradients. `number`: of this step, from 1; `rate`: its step size."""
+        self.step_adamw(number, rate)
+        self.step_hidden(rate)
+
+    def step_hidden(self, rate: float | Tensor) -> None:
+        """The part of a step that a CUDA graph can hold, as all that changes of it from step to step is the rate."""
+
+    @torch.no_grad()
+    def step_adamw(self, number: int, rate: float) -> None:
+        """The other part."""
         for parameters, weight_decay in self.groups:
             moved = [parameter for parameter in parameters if parameter.grad is not None]
             if not moved:
@@ -93,9 +101,8 @@ class Muon(AdamW):
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, number: int, rate: float) -> None:
-        """Update the parameters that have gradients. `number`: of this step, from 1; `rate`: its step size."""
-        super().step(number, rate)
+    def step_hidden(self, rate: float | Tensor) -> None:
+        """Move the hidden kernels that have gradients."""
         for parameter in self.hidden:
             if parameter.grad is None:
                 continue
@@ -105,7 +112,7 @@ class Muon(AdamW):
             update = orthogonal(ahead.flatten(1))
             parameter.mul_(1 - rate * self.weight_decay)
             tall = max(1.0, update.shape[0] / update.shape[1])
-            parameter.add_(update.view_as(parameter), alpha=-FURTHER * rate * math.sqrt(tall))
+            parameter.sub_(update.view_as(parameter) * (FURTHER * rate * math.sqrt(tall)))
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

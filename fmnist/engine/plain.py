@@ -8,7 +8,7 @@ before it, to the bit.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,18 @@ class EpochResult(NamedTuple):
     accuracy: float
     images: int
     seconds: float
+
+
+class Pass(NamedTuple):
+    """What the steps of an epoch take, and what they add to. All of it is on the device."""
+
+    images: Tensor
+    labels: Tensor
+    augmented: Augmentation
+    loss: Tensor
+    """Float [], summed over images."""
+    correct: Tensor
+    """int64 [], images."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -107,28 +119,33 @@ class Engine:
         losses and accuracies that they give are shares of the whole's, and add up to it.
         """
         started = time.perf_counter()
-        batch_size, count = self.config.batch_size, len(data)
-        images, labels = self._resident(data)
-        loss_sum = torch.zeros((), device=self.device)
-        correct = torch.zeros((), device=self.device, dtype=torch.int64)
         self.model.train()
         done = 0
         with self._randomness(epoch) as rng:
-            order = torch.from_numpy(rng.permutation(count)).to(self.device)
-            augmented = Augmentation(self.config, rng, count, self.device)
+            order = torch.from_numpy(rng.permutation(len(data))).to(self.device)
+            current = self._begin(data, rng)
             fewest = 2 * self.peers.size  # a lone image has no batch statistics
-            batches = [batch for batch in torch.split(order, batch_size) if len(batch) >= fewest]
+            batches = [batch for batch in torch.split(order, self.config.batch_size) if len(batch) >= fewest]
             for batch in batches:
-                own = self.peers.part(batch)
-                x, y = augmented(images[own], own), labels[own]
                 self.rate = learning_rate(self.config, self.step, len(batches) * self.config.epochs)
-                logits, loss = self._train_step(x, y)
-                loss_sum += loss * len(own)
-                correct += (logits.argmax(1) == y).sum()
+                self._do_batch(current, self.peers.part(batch))
                 done += len(batch)
                 on_step(done)
-        total = float(loss_sum) / done
-        return EpochResult(total, int(correct) / done, done, time.perf_counter() - started)
+            loss, correct = float(current.loss) / done, int(current.correct) / done
+        return EpochResult(loss, correct, done, time.perf_counter() - started)
+
+    def _begin(self, data: Split, rng: np.random.Generator) -> Pass:
+        images, labels = self._resident(data)
+        augmented = Augmentation(self.config, rng, len(data), self.device)
+        zero = torch.zeros((), device=self.device)
+        return Pass(images, labels, augmented, zero, torch.zeros_like(zero, dtype=torch.int64))
+
+    def _do_batch(self, current: Pass, own: Tensor) -> None:
+        """One step. own: int64 [B], the images to do it with."""
+        images, labels = current.augmented(current.images[own], own), current.labels[own]
+        logits, loss = self._train_step(images, labels)
+        current.loss.add_(loss * len(own))
+        current.correct.add_((logits.argmax(1) == labels).sum())
 
     @contextmanager
     def _randomness(self, epoch: int) -> Iterator[np.random.Generator]:
@@ -136,9 +153,15 @@ class Engine:
         model's own layers, ours and PyTorch's, where each draws its own."""
         seed, stream = (self.config.seed, epoch), self.peers.stream
         seed_dropout(self.model, (*seed, 1, *stream))
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), self._exactly():
             torch.manual_seed(int(np.random.SeedSequence((*seed, 2, *stream)).generate_state(1)[0]))
             yield np.random.default_rng(seed)
+
+    def _exactly(self) -> AbstractContextManager[None]:
+        """On a GPU, convolutions that give the same each time; of float32 as float32, which is not cuDNN's default."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 
     def _train_step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One update. images: uint8 [B, 28, 28]; gives the logits [B, C] and the loss of the labels as they are."""
@@ -147,9 +170,12 @@ class Engine:
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         self.peers.sum_gradients(self.model)
+        self._update()
+        return logits.detach(), F.cross_entropy(logits.detach(), labels)
+
+    def _update(self) -> None:
         self.step += 1
         self.optimizer.step(self.step, self.rate)
-        return logits.detach(), F.cross_entropy(logits.detach(), labels)
 
     def _forward(self, images: Tensor) -> Tensor:
         x = images.unsqueeze(1).float() / 255
@@ -171,7 +197,8 @@ class Engine:
         """Loss and confusion matrix over the whole of `data`, dropout off."""
         self.model.eval()
         images, labels = self._resident(data)
-        logits = torch.cat([self._forward(batch) for batch in torch.split(images, EVALUATION_BATCH)])
+        with self._exactly():
+            logits = torch.cat([self._forward(batch) for batch in torch.split(images, EVALUATION_BATCH)])
         loss = float(F.cross_entropy(logits, labels))
         predicted = logits.argmax(1).cpu().numpy()
         return Evaluation(loss, confusion_matrix(data.labels, predicted, logits.shape[1]))
