@@ -87,7 +87,7 @@ def check_untrained() -> None:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                kind = lock.parents[1].name.removesuffix("s")
+                kind = {"runs": "run", "sweeps": "sweep"}[lock.parents[1].name]
                 raise Trouble(f"{kind} {lock.parent.name}: is being trained; wait for it, or stop it") from error
 
 

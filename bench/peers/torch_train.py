@@ -1,6 +1,6 @@
 """A peer: the original's network in PyTorch, written and trained as tutorials do it. Prints an image rate an epoch.
 
-torch_train.py ARRAYS.npz BATCH EPOCHS
+torch_train.py ARRAYS.npz BATCH EPOCHS [cuda]
 """
 
 import json
@@ -38,24 +38,26 @@ def original() -> nn.Module:
     )
 
 
-def main(arrays: str, batch_size: int, epochs: int) -> None:
+def main(arrays: str, batch_size: int, epochs: int, device: str = "cpu") -> None:
     with np.load(arrays) as file:
         images, labels = torch.tensor(file["images"]), torch.tensor(file["labels"])
     loader = DataLoader(TensorDataset(images[:, None].float() / 255, labels), batch_size=batch_size, shuffle=True)
-    model, loss_function = original(), nn.CrossEntropyLoss()
+    model, loss_function = original().to(device), nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters())
     rates = []
     for _ in range(epochs):
         started = time.perf_counter()
         model.train()
-        for x, y in loader:
+        for images_there, labels_there in loader:
+            x, y = images_there.to(device), labels_there.to(device)
             optimizer.zero_grad()
             loss = loss_function(model(x), y)
             loss.backward()
             optimizer.step()
+        float(loss.detach())  # a GPU may still be at it
         rates.append(len(images) / (time.perf_counter() - started))
     print(json.dumps({"rates": rates, "versions": f"PyTorch {torch.__version__}, as tutorials write it"}))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
