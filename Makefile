@@ -9,7 +9,7 @@ MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRI
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep up serve build start stop status logs reset platform-train backup restore upgrade wheels doctor gc \
-        test test-faults test-platform test-cluster fuzz check bench-train bench-accuracy bench-resnet bench-around \
+        test test-faults test-platform test-cluster fuzz check bench-train bench-gpu bench-accuracy bench-resnet bench-around \
         bench-profile bench-tracking bench-cluster bench-load bench-limits bench-platform bench-serve bench-serve-cluster keras-fixture constraints
 
 help: ## show this
@@ -109,6 +109,9 @@ $(PEERS): bench/peers/requirements-keras.txt
 
 bench-train: $(READY) $(PEERS) ## training speed against Keras + TensorFlow, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/train.py $(ARGS)
+
+bench-gpu: $(READY) ## training on a GPU, beside PyTorch and Keras there, into bench/RESULTS.md
+	@$(BIN)/python bench/gpu.py $(ARGS)
 
 bench-accuracy: $(READY) $(PEERS) ## time to accuracy beside the original's whole training, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/accuracy.py $(ARGS)

@@ -1,17 +1,18 @@
-"""The peer: the original's network, optimizer and loss in Keras + TensorFlow `fit`. Prints an image rate an epoch.
+"""The peer: the original's network, optimizer and loss in Keras's `fit`. Prints an image rate an epoch.
 
 keras_train.py ARRAYS.npz BATCH EPOCHS fp32|bf16|data
 
-`fp32` is what the original does; `bf16` computes in Keras's mixed precision, `data` feeds by tf.data.
+On TensorFlow, or on what KERAS_BACKEND says. `fp32` is what the original does; `bf16` computes in Keras's mixed
+precision, `data` feeds by tf.data.
 """
 
+import importlib
 import json
 import sys
 import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras_model import original
 
 
@@ -24,6 +25,7 @@ def main(arrays: str, batch_size: int, epochs: int, way: str) -> None:
     model = original()
     model.compile(loss="categorical_crossentropy", optimizer=keras.optimizers.Adam(), metrics=["accuracy"])
     if way == "data":
+        tf = importlib.import_module("tensorflow")
         fed = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(images)).batch(batch_size)
         fed = fed.map(lambda x, y: (tf.cast(x, tf.float32)[..., None] / 255, y)).prefetch(tf.data.AUTOTUNE)
         given = {"x": fed}
@@ -34,7 +36,8 @@ def main(arrays: str, batch_size: int, epochs: int, way: str) -> None:
         started = time.perf_counter()
         model.fit(**given, verbose=0)
         rates.append(len(images) / (time.perf_counter() - started))
-    result = {"rates": rates, "versions": f"Keras {keras.__version__}, TensorFlow {tf.__version__}"}
+    backend = importlib.import_module(keras.backend.backend())
+    result = {"rates": rates, "versions": f"Keras {keras.__version__}, {backend.__name__} {backend.__version__}"}
     if validation:
         predicted = model.predict(validation[0][..., None].astype(np.float32) / 255, batch_size=1000, verbose=0)
         result["val_accuracy"] = float((predicted.argmax(1) == validation[1]).mean())
