@@ -21,37 +21,35 @@ from typing import Any
 import torch
 from accuracy import ours, spread
 from results import keep, measurements, told
-from train import HERE, ROOT, WAYS, sources, write_arrays
+from train import HERE, ROOT, sources, write_arrays
 
 OURS, TORCH, KERAS = HERE / "ours_train.py", HERE / "peers" / "torch_train.py", HERE / "peers" / "keras_train.py"
-ROUNDS, SEEDS, EPOCHS = 5, {"fast": 10, "original": 3, "resnet": 3}, 4
-BATCHES = 256, 2000
-"""That of our recipe, and the original's."""
+ROUNDS, EPOCHS, BATCH = 5, 4, 256
+SEEDS = {"fast": 10, "original": 3, "resnet": 3}
 
 
-def run(script: Path, arrays: str, batch: int, *way: str) -> dict[str, Any]:
+def run(script: Path, arrays: str, *way: str) -> dict[str, Any]:
     quiet = os.environ | {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, str(script), arrays, str(batch), str(EPOCHS), *way]
+    command = [sys.executable, str(script), arrays, str(BATCH), str(EPOCHS), *way]
     done = subprocess.run(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {"rate": statistics.median(result["rates"][1:]), **result}  # the first epoch warms up
 
 
-def contenders(arrays: str, batch: int) -> dict[str, Callable[[], dict[str, Any]]]:
+def contenders(arrays: str) -> dict[str, Callable[[], dict[str, Any]]]:
     """Label -> a process that measures."""
     found = {
-        "fmnist": partial(run, OURS, arrays, batch, "cuda"),
-        "fmnist, engine plain": partial(run, OURS, arrays, batch, "cuda-plain"),
-        "PyTorch as tutorials write it": partial(run, TORCH, arrays, batch, "cuda"),
+        "fmnist": partial(run, OURS, arrays, "cuda"),
+        "fmnist, engine plain": partial(run, OURS, arrays, "cuda-plain"),
+        "PyTorch as tutorials write it": partial(run, TORCH, arrays, "cuda"),
     }
     if importlib.util.find_spec("keras") and importlib.util.find_spec("jax"):
-        ways = {f"Keras on JAX, {WAYS[way]}": partial(run, KERAS, arrays, batch, way) for way in ("fp32", "bf16")}
-        return found | ways
+        found["Keras on JAX"] = partial(run, KERAS, arrays, "fp32")
     return found
 
 
-def speed(rates: dict[str, list[float]], versions: dict[str, str], batch: int) -> list[str]:
-    lines = [f"| batch {batch:,} | images/s, median and range | ours against it, round by round |", "|---|---|---|"]
+def speed(rates: dict[str, list[float]], versions: dict[str, str]) -> list[str]:
+    lines = [f"| batch {BATCH} | images/s, median and range | ours against it, round by round |", "|---|---|---|"]
     for label, values in rates.items():
         ratios = [own / other for own, other in zip(rates["fmnist"], values, strict=True)]
         against = "" if label == "fmnist" else told(ratios, ".1f")
@@ -89,15 +87,14 @@ def main() -> None:
         "`make bench-gpu`",
         "",
     ]
-    for batch in BATCHES:
-        rates: dict[str, list[float]] = {}
-        versions: dict[str, str] = {}
-        for number in range(arguments.rounds):
-            for label, call in contenders(arrays, batch).items():
-                result = measured.get(f"{gpu}: {label}, batch {batch}, round {number + 1}", call)
-                rates.setdefault(label, []).append(result["rate"])
-                versions[label] = result["versions"]
-        lines += speed(rates, versions, batch)
+    rates: dict[str, list[float]] = {}
+    versions: dict[str, str] = {}
+    for number in range(arguments.rounds):
+        for label, call in contenders(arrays).items():
+            result = measured.get(f"{gpu}: {label}, round {number + 1}", call)
+            rates.setdefault(label, []).append(result["rate"])
+            versions[label] = result["versions"]
+    lines += speed(rates, versions)
     found: dict[str, list[dict[str, Any]]] = {}
     for recipe, seeds in SEEDS.items():
         for seed in range(seeds):

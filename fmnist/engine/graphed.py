@@ -5,7 +5,9 @@ processor longer than they take a GPU. What is recorded reads and writes the sam
 step to step (which images, the rate, an epoch's draws) is copied to where the recorded step finds it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -132,6 +134,19 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return bool(difference <= 1e-3 * torch.linalg.vector_norm(other.double()) + 1e-12)
 
 
+@contextmanager
+def _nothing_waiting() -> Iterator[None]:
+    """What waits for the device raises RuntimeError here; within a recording it would spoil PyTorch's generator too."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the mode is called a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 def record(
     step: Callable[[], None], parameters: Sequence[nn.Parameter]
 ) -> tuple[Callable[[], None], list[Tensor | None]]:
@@ -141,10 +156,14 @@ def record(
     """
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(WARM_UP):
-            step()
-    torch.cuda.current_stream().wait_stream(aside)
+    try:
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                step()
+            with _nothing_waiting():
+                step()
+    finally:
+        torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
