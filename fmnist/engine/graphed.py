@@ -109,15 +109,17 @@ class GraphedEngine(plain.Engine):
         left = gradients or [parameter.grad for parameter in self.model.parameters()]
         return [*self._kept(current).values(), *(tensor.clone() for tensor in left if tensor is not None)]
 
+    def _changed(self, current: plain.Pass) -> dict[str, Tensor]:
+        """All that a step changes."""
+        buffers = dict(self.model.named_buffers())  # those too that no checkpoint has
+        return {**self.state(), **buffers, "loss": current.loss, "correct": current.correct}
+
     def _kept(self, current: plain.Pass) -> dict[str, Tensor]:
-        """Copies of all that a step changes."""
-        changed = self.state() | {"loss": current.loss, "correct": current.correct}
-        return {name: tensor.detach().clone() for name, tensor in changed.items()}
+        return {name: tensor.detach().clone() for name, tensor in self._changed(current).items()}
 
     @torch.no_grad()
     def _restore(self, current: plain.Pass, kept: Mapping[str, Tensor]) -> None:
-        changed = self.state() | {"loss": current.loss, "correct": current.correct}
-        for name, tensor in changed.items():
+        for name, tensor in self._changed(current).items():
             if name in kept:
                 tensor.copy_(kept[name])
             else:  # a momentum, which the first step made: it begins at zero
