@@ -52,7 +52,7 @@ class Platform:
             ports = {name: str(taken.getsockname()[1]) for name, taken in zip(SETTINGS, sockets, strict=True)}
         self.name = f"fmnist-test-{uuid.uuid4().hex[:8]}"
         own = {"PLATFORM_NAME": self.name, "NOTEBOOK_CONTAINER": f"{self.name}-notebook"}
-        foreign = ("FMNIST_", "MLFLOW_", "COMPOSE_", "JUPYTER_", "PLATFORM_", "RAY_", "MAKE", "MFLAGS")
+        foreign = ("FMNIST_", "MLFLOW_", "COMPOSE_", "JUPYTER_", "PLATFORM_", "RAY_", "MAKE", "MFLAGS", "ARGS")
         self.environment = {key: value for key, value in environment.items() if not key.startswith(foreign)}
         self.environment |= ports | own | settings
         pages = (f"http://localhost:{ports[name]}" for name in SETTINGS)
