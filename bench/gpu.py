@@ -8,53 +8,36 @@ Keras runs on JAX, if both are installed where this runs.
 
 import argparse
 import importlib.util
-import json
 import os
-import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from accuracy import ours, spread
 from results import keep, measurements, told
-from train import HERE, ROOT, sources, write_arrays
+from train import HERE, ROOT, rows, run, sources, write_arrays
 
 OURS, TORCH, KERAS = HERE / "ours_train.py", HERE / "peers" / "torch_train.py", HERE / "peers" / "keras_train.py"
 ROUNDS, EPOCHS, BATCH = 5, 4, 256
 SEEDS = {"fast": 10, "original": 3, "resnet": 3}
 
 
-def run(script: Path, arrays: str, *way: str) -> dict[str, Any]:
-    quiet = os.environ | {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, str(script), arrays, str(BATCH), str(EPOCHS), *way]
-    done = subprocess.run(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {"rate": statistics.median(result["rates"][1:]), **result}  # the first epoch warms up
-
-
 def contenders(arrays: str) -> dict[str, Callable[[], dict[str, Any]]]:
     """Label -> a process that measures."""
-    found = {
-        "fmnist": partial(run, OURS, arrays, "cuda"),
-        "fmnist, engine plain": partial(run, OURS, arrays, "cuda-plain"),
-        "PyTorch as tutorials write it": partial(run, TORCH, arrays, "cuda"),
+    ways = {
+        "fmnist": (OURS, "cuda"),
+        "fmnist, engine plain": (OURS, "cuda-plain"),
+        "PyTorch as tutorials write it": (TORCH, "cuda"),
     }
     if importlib.util.find_spec("keras") and importlib.util.find_spec("jax"):
-        found["Keras on JAX"] = partial(run, KERAS, arrays, "fp32")
-    return found
-
-
-def speed(rates: dict[str, list[float]], versions: dict[str, str]) -> list[str]:
-    lines = [f"| batch {BATCH} | images/s, median and range | ours against it, round by round |", "|---|---|---|"]
-    for label, values in rates.items():
-        ratios = [own / other for own, other in zip(rates["fmnist"], values, strict=True)]
-        against = "" if label == "fmnist" else told(ratios, ".1f")
-        lines.append(f"| {label} ({versions[label]}) | {told(values, ',.0f')} | {against} |")
-    return [*lines, ""]
+        ways["Keras on JAX"] = KERAS, "fp32"
+    given = arrays, str(BATCH), str(EPOCHS)
+    return {
+        label: partial(run, [sys.executable, str(script), *given, way], {"KERAS_BACKEND": "jax"})
+        for label, (script, way) in ways.items()
+    }
 
 
 def trainings(found: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -83,8 +66,8 @@ def main() -> None:
         "",
         f"The original's network at its dropout, Adam, on all 48,000 images, then whole trainings in processes and "
         f"workspaces of their own; PyTorch {torch.__version__}, {os.cpu_count()} cores, one {gpu}; n = "
-        f"{arguments.rounds} processes each, in turn, each the median of {EPOCHS - 1} epochs after one to warm up. "
-        "`make bench-gpu`",
+        f"{arguments.rounds} processes each, in turn, batch {BATCH}, each the median of {EPOCHS - 1} epochs after one "
+        "to warm up. `make bench-gpu`",
         "",
     ]
     rates: dict[str, list[float]] = {}
@@ -94,7 +77,7 @@ def main() -> None:
             result = measured.get(f"{gpu}: {label}, round {number + 1}", call)
             rates.setdefault(label, []).append(result["rate"])
             versions[label] = result["versions"]
-    lines += speed(rates, versions)
+    lines += [*rows(rates, versions), ""]
     found: dict[str, list[dict[str, Any]]] = {}
     for recipe, seeds in SEEDS.items():
         for seed in range(seeds):

@@ -14,13 +14,15 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from results import STORE, Measurements, arithmetic, keep, machine, measurements
+from results import STORE, Measurements, arithmetic, keep, machine, measurements, told
 
 from fmnist import load_data
 from fmnist.plots import LINES, as_png
@@ -37,14 +39,17 @@ IMAGES, EPOCHS, ROUNDS = 12_800, 4, 5
 SAME_EPOCHS, SAME_ROUNDS = 5, 3
 
 
+NO_GPU = MappingProxyType({"CUDA_VISIBLE_DEVICES": ""})
+
+
 def sources() -> list[Path]:
     """What the measurements depend on."""
     found = [*(ROOT / "fmnist" / "engine").glob("*.py"), *HERE.glob("*.py"), *HERE.glob("peers/*.py")]
     return [*found, ROOT / "fmnist" / "layers.py", ROOT / "constraints.txt", HERE / "peers" / "requirements-keras.txt"]
 
 
-def run(command: list[str]) -> dict[str, Any]:
-    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+def run(command: list[str], settings: Mapping[str, str] = NO_GPU) -> dict[str, Any]:
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | settings
     done = subprocess.run(command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return {"rate": statistics.median(result["rates"][1:]), **result}  # the first epoch warms up
@@ -91,24 +96,29 @@ def contenders(measured: Measurements, arrays: str, batches: tuple[int, ...]) ->
     )
 
 
-def table(rates: dict[str, list[float]], versions: dict[str, str]) -> list[str]:
+def rows(rates: dict[str, list[float]], versions: dict[str, str]) -> list[str]:
+    """Markdown: a line for each contender; ours is the first."""
     ours = next(iter(rates))
-    lines = [
-        f"## Training speed ({arithmetic()})",
-        "",
-        f"The original's network at its dropout, Adam; {machine()}, for all; n = {len(rates[ours])} processes each, "
-        f"in turn, each the median of {EPOCHS - 1} epochs of {IMAGES:,} images after one to warm up; a peer is as "
-        f"it was quickest, at the quickest of the batch sizes {', '.join(map(str, BATCHES))}. `make bench-train`",
-        "",
-        "| | images/s, median | range | ours against it, round by round |",
-        "|---|---|---|---|",
-    ]
+    lines = ["| | images/s, median | range | ours against it, round by round |", "|---|---|---|---|"]
     for label, values in rates.items():
         ratios = [own / other for own, other in zip(rates[ours], values, strict=True)]
-        against = "" if label == ours else f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        against = "" if label == ours else told(ratios, ".2f")
         middle = f"{statistics.median(values):,.0f}"
         lines.append(f"| {label} ({versions[label]}) | {middle} | {min(values):,.0f}-{max(values):,.0f} | {against} |")
     return lines
+
+
+def table(rates: dict[str, list[float]], versions: dict[str, str]) -> list[str]:
+    number = len(next(iter(rates.values())))
+    return [
+        f"## Training speed ({arithmetic()})",
+        "",
+        f"The original's network at its dropout, Adam; {machine()}, for all; n = {number} processes each, "
+        f"in turn, each the median of {EPOCHS - 1} epochs of {IMAGES:,} images after one to warm up; a peer is as "
+        f"it was quickest, at the quickest of the batch sizes {', '.join(map(str, BATCHES))}. `make bench-train`",
+        "",
+        *rows(rates, versions),
+    ]
 
 
 def agreement(accuracies: dict[str, list[float]]) -> str:

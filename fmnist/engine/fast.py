@@ -24,12 +24,11 @@ def make_engine(config: TrainConfig, classes: int, device: str = "auto") -> plai
     Somebody may have changed the CNN in `models.py`: then `plain` trains it, as it trains every other model.
     In float32 `plain` is no slower.
     """
-    engine = plain.Engine(config, classes, device)
-    if engine.device.type == "cuda":
+    if plain.choose_device(device).type == "cuda":
         return GraphedEngine(config, classes, device)
-    suits = engine.device.type == "cpu" and engine.precision is torch.bfloat16
+    engine = plain.Engine(config, classes, device)
     network = _network(engine.model)
-    if suits and isinstance(network, Cnn) and computes_the_same(network):
+    if engine.precision is torch.bfloat16 and isinstance(network, Cnn) and computes_the_same(network):
         return FastEngine(config, classes, device)
     return engine
 

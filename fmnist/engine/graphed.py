@@ -53,10 +53,14 @@ class GraphedEngine(plain.Engine):
         known.correct.zero_()
         return known
 
+    @property
+    def _replays(self) -> bool:
+        return self._recordable and self.peers.size == 1
+
     def _do_batch(self, current: plain.Pass, own: Tensor) -> None:
-        if len(own) not in self._recorded and self._recordable and self.peers.size == 1:
+        if self._replays and len(own) not in self._recorded:
             self._record(current, own)
-        if not self._recordable or self.peers.size > 1:
+        if not self._replays:
             super()._do_batch(current, own)
             return
         recorded = self._recorded[len(own)]
@@ -69,10 +73,10 @@ class GraphedEngine(plain.Engine):
         self.optimizer.step_adamw(self.step, self.rate)
 
     def _update(self) -> None:
-        if not self._recordable or self.peers.size > 1:
-            super()._update()
-        else:
+        if self._replays:
             self.optimizer.step_hidden(self._rate)
+        else:
+            super()._update()
 
     def _record(self, current: plain.Pass, own: Tensor) -> None:
         """Record a step, and leave everything as it was. Where a replay does not do what the step does, give it up."""
@@ -83,7 +87,7 @@ class GraphedEngine(plain.Engine):
 
         before = self._kept(current)
         try:
-            with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            with self._own_draws():
                 replay, gradients = record(step, list(self.model.parameters()))
                 given = self._outcome(replay, current, before, gradients)
                 expected = self._outcome(step, current, before)

@@ -153,9 +153,13 @@ class Engine:
         model's own layers, ours and PyTorch's, where each draws its own."""
         seed, stream = (self.config.seed, epoch), self.peers.stream
         seed_dropout(self.model, (*seed, 1, *stream))
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []), self._exactly():
+        with self._own_draws(), self._exactly():
             torch.manual_seed(int(np.random.SeedSequence((*seed, 2, *stream)).generate_state(1)[0]))
             yield np.random.default_rng(seed)
+
+    def _own_draws(self) -> AbstractContextManager[None]:
+        """PyTorch's generators are afterwards as they were."""
+        return torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
 
     def _exactly(self) -> AbstractContextManager[None]:
         """On a GPU, convolutions that give the same each time; of float32 as float32, which is not cuDNN's default."""
