@@ -10,7 +10,8 @@ MALLOC ?= MALLOC_TOP_PAD_=268435456 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRI
 .DEFAULT_GOAL := help
 .PHONY: help setup train sweep up serve build start stop status logs reset platform-train backup restore upgrade wheels doctor gc \
         test test-faults test-platform test-cluster fuzz check bench-train bench-gpu bench-accuracy bench-resnet bench-around \
-        bench-profile bench-tracking bench-cluster bench-load bench-limits bench-platform bench-serve bench-serve-cluster keras-fixture constraints
+        bench-profile bench-tracking bench-cluster bench-sweep bench-load bench-limits bench-limits-platform bench-platform \
+        bench-serve bench-serve-cluster keras-fixture constraints
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -131,11 +132,17 @@ bench-tracking: $(READY) ## what tracking costs, on whole trainings, into bench/
 bench-cluster: $(READY) ## two workers on Ray against one process, on this machine, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/cluster.py $(ARGS)
 
+bench-sweep: $(READY) ## twenty trials on this machine: what the best is worth, and the time it takes, into bench/RESULTS.md
+	@$(MALLOC) $(BIN)/python bench/sweep.py $(ARGS)
+
 bench-load: $(READY) ## how many runs and points one MLflow takes, into bench/RESULTS.md; ARGS="--uri http://localhost:5000"
 	@$(BIN)/python bench/load.py $(ARGS)
 
 bench-limits: $(READY) ## ten thousand runs: MLflow, commands, gc, TensorBoard, into bench/RESULTS.md
 	@$(BIN)/python bench/limits.py $(ARGS)
+
+bench-limits-platform: $(READY) ## ten thousand runs in the platform's Postgres, into bench/RESULTS.md
+	@$(BIN)/python bench/limits_platform.py $(ARGS)
 
 bench-platform: $(READY) ## how big and how quick the platform is, into bench/RESULTS.md
 	@$(BIN)/python bench/containers.py $(ARGS)

@@ -32,9 +32,7 @@ class Copy:
     """A copy of the checkout with a platform of its own."""
 
     def __init__(self, folder: Path) -> None:
-        subprocess.run(
-            ["sh", "-c", 'git ls-files -z | tar -c --null -T - | tar -x -C "$1"', "sh", folder], cwd=ROOT, check=True
-        )
+        subprocess.run(["sh", "-c", COPY, "sh", folder], cwd=ROOT, check=True)
         with ExitStack() as held:
             taken = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
             ports = {name: str(one.getsockname()[1]) for name, one in zip(PORTS, taken, strict=True)}
@@ -43,9 +41,10 @@ class Copy:
         self.environment = os.environ | ports | own
         self.environment.pop("FMNIST_HOME", None)
 
-    def run(self, *command: str) -> str:
-        """What it prints."""
-        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+    def run(self, *command: str, given: str = "") -> str:
+        """What it prints; `given` is its input."""
+        options = {"cwd": self.folder, "env": self.environment, "input": given, "text": True}
+        done = subprocess.run(command, capture_output=True, check=False, **options)
         if done.returncode:
             raise SystemExit(done.stderr)
         return done.stdout

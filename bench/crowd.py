@@ -83,12 +83,12 @@ def _multiply_rows(database: Connection, original: Ids, crowd: Sequence[Ids]) ->
     for table in ONE_RUNS_TABLES:
         described = inspect(database).get_columns(table)
         names = ", ".join(f'"{column["name"]}"' for column in described)
-        values = ", ".join(_value(table, column) for column in described)
+        values = ", ".join(value_of(table, column) for column in described)
         copies = f"SELECT {values} FROM {table} t CROSS JOIN crowd"
         database.execute(text(f"INSERT INTO {table} ({names}) {copies}"), vars(original))
 
 
-def _value(table: str, column: Any) -> str:
+def value_of(table: str, column: Any) -> str:
     """What a copy has in the column, as SQL."""
     name = f't."{column["name"]}"'
     if column["name"] == "version" and table.startswith("model_version"):

@@ -29,6 +29,20 @@ ROUNDS = 3
 WAIT = 600  # seconds
 PATIENT = 120  # seconds for TensorBoard
 VERBS = {"runs": "fmnist runs", "models": "fmnist models", "doctor": "fmnist doctor", "gc": "fmnist gc (looks)"}
+PAGES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "MLflow: the page itself": ("GET", "/", {}),
+    "MLflow: first 100 runs, newest first": (
+        "POST",
+        "/ajax-api/2.0/mlflow/runs/search",
+        {"json": {"experiment_ids": ["1"], "max_results": 100, "order_by": ["attributes.start_time DESC"]}},
+    ),
+    "MLflow: first 100 versions": (
+        "GET",
+        "/ajax-api/2.0/mlflow/model-versions/search",
+        {"params": {"filter": "name='fashion-mnist'", "max_results": 100}},
+    ),
+}
+"""What a browser asks for its first page of runs, and for the versions of the model."""
 Times = dict[str, list[float]]
 
 
@@ -79,29 +93,21 @@ def until(condition: Callable[[], Any], seconds: float) -> float | None:
 
 
 def pages(home: Path) -> Times:
-    """What a browser asks of MLflow for its first page of runs, and for the versions of the model."""
-    asked = {
-        "MLflow: the page itself": ("GET", "/", {}),
-        "MLflow: first 100 runs, newest first": (
-            "POST",
-            "/ajax-api/2.0/mlflow/runs/search",
-            {"json": {"experiment_ids": ["1"], "max_results": 100, "order_by": ["attributes.start_time DESC"]}},
-        ),
-        "MLflow: first 100 versions": (
-            "GET",
-            "/ajax-api/2.0/mlflow/model-versions/search",
-            {"params": {"filter": "name='fashion-mnist'", "max_results": 100}},
-        ),
-    }
-    times: Times = {}
+    """What MLflow spends on what a browser asks of it."""
     place = ["--backend-store-uri", f"sqlite:///{home / 'mlflow.db'}", "--workers", "1"]
     with server("mlflow", "server", *place) as (address, used):
         until(lambda: requests.get(f"{address}/health", timeout=5).ok, WAIT)
-        for _ in range(ROUNDS + 1):  # the first warms it
-            for name, (method, path, given) in asked.items():
-                started = used()[0]
-                requests.request(method, address + path, timeout=WAIT, **given).raise_for_status()
-                times.setdefault(name, []).append(used()[0] - started)
+        return asked(address, lambda: used()[0])
+
+
+def asked(address: str, clock: Callable[[], float]) -> Times:
+    """Each of MLflow's first pages, ROUNDS times, after one to warm it."""
+    times: Times = {}
+    for _ in range(ROUNDS + 1):
+        for name, (method, path, given) in PAGES.items():
+            started = clock()
+            requests.request(method, address + path, timeout=WAIT, **given).raise_for_status()
+            times.setdefault(name, []).append(clock() - started)
     return {name: values[1:] for name, values in times.items()}
 
 
@@ -124,11 +130,16 @@ def look(home: Path) -> Times:
     return pages(home) | times
 
 
-def section(runs: int, deleted: int, columns: dict[str, Times], facts: list[str]) -> str:
+def table(columns: dict[str, Times]) -> list[str]:
+    """A row for each thing that was timed: median and range."""
     rows = []
     for name in next(iter(columns.values())):
         cells = (f"{statistics.median(t[name]):.2f} ({min(t[name]):.2f}-{max(t[name]):.2f})" for t in columns.values())
         rows.append(f"| {name} | {' | '.join(cells)} |")
+    return [f"| | {' | '.join(columns)} |", f"|---{'|---' * len(columns)}|", *rows]
+
+
+def section(runs: int, deleted: int, columns: dict[str, Times], facts: list[str]) -> str:
     told = f"Each run as a real one of 8 epochs leaves it ({deleted:,} of them deleted in MLflow), SQLite"
     return "\n".join(
         [
@@ -137,9 +148,7 @@ def section(runs: int, deleted: int, columns: dict[str, Times], facts: list[str]
             f"{told}; {machine()}, shared with other work, so processor seconds; median and range of n = {ROUNDS}, "
             "of gc 1. `make bench-limits`",
             "",
-            f"| | {' | '.join(columns)} |",
-            f"|---{'|---' * len(columns)}|",
-            *rows,
+            *table(columns),
             "",
             *facts,
         ]

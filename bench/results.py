@@ -70,12 +70,12 @@ class Measurements:
         return self._known[name]
 
 
-def measurements(kind: str, sources: Iterable[Path], fresh: bool) -> Measurements:
+def measurements(kind: str, sources: Iterable[Path], fresh: bool, store: Path = STORE) -> Measurements:
     """Those of a kind, with these sources, on this machine, as far as they go."""
     content = b"".join(source.read_bytes() for source in sorted(sources))
     digest = hashlib.sha256(content + machine().encode()).hexdigest()
-    STORE.mkdir(parents=True, exist_ok=True)
-    path = STORE / f"{kind}-{digest[:12]}.jsonl"
+    store.mkdir(parents=True, exist_ok=True)
+    path = store / f"{kind}-{digest[:12]}.jsonl"
     if fresh:
         path.unlink(missing_ok=True)
     return Measurements(path)

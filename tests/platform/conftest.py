@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 import requests
 
+from ..helpers import free_port
 from .kernels import Kernel
 
 ROOT = Path(__file__).parents[2]
 ENGINE = Path(__file__).parent / "engine"
 WAIT = 300  # seconds; a busy machine is no fault
+S3 = {"COMPOSE_PROFILES": "s3", "ARTIFACTS_DESTINATION": "s3://artifacts/runs", "S3_ENDPOINT_URL": "http://s3:9000"}
 COPY = 'git ls-files -z -co --exclude-standard | tar -c --null -T - | tar -x -C "$1"'  # what git has, or would take
 SETTINGS = ("FMNIST_NOTEBOOK_PORT", "FMNIST_TENSORBOARD_PORT", "FMNIST_MLFLOW_PORT", "FMNIST_SERVICE_PORT")
 
@@ -193,6 +195,16 @@ def platform(make_platform: Callable[..., Platform]) -> Platform:
     environment = platform.environment | {"FMNIST_HOME": str(platform.folder / "var")}
     subprocess.run(fetch, cwd=platform.folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     platform.make("start")
+    return platform
+
+
+@pytest.fixture(scope="session")
+def cluster(make_platform: Callable[..., Platform]) -> Any:
+    """A platform with an S3 server, and with Ray's head and a worker, a core each."""
+    platform: Any = make_platform(**S3 | {"COMPOSE_PROFILES": "cluster,s3", "RAY_DASHBOARD_PORT": str(free_port())})
+    platform.dashboard = f"http://127.0.0.1:{platform.environment['RAY_DASHBOARD_PORT']}"
+    platform.told = platform.make("start").stdout
+    platform.ray_token = (platform.folder / "secrets" / "ray_token").read_text()
     return platform
 
 

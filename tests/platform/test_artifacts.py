@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-S3 = {"COMPOSE_PROFILES": "s3", "ARTIFACTS_DESTINATION": "s3://artifacts/runs", "S3_ENDPOINT_URL": "http://s3:9000"}
+from .conftest import S3
+
 EPOCHS = 2
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -4,7 +4,7 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -13,23 +13,12 @@ import pytest
 from fmnist.sweep import list_sweeps
 from fmnist.tracking.journal import Journal
 
-from ..helpers import free_port
 from .conftest import WAIT
 from .test_safety import check_confined, check_nothing_told
 
 RAY = ("ray-head", "ray-worker")
 GCS, CLIENT, DASHBOARD, AGENT = 6379, 10001, 8265, 52365
 JOIN = "import ray; ray.init({!r}, log_to_driver=False); print(len(ray.nodes()), ray.cluster_resources()['CPU'])"
-
-
-@pytest.fixture(scope="module")
-def cluster(make_platform: Callable[..., Any]) -> Any:
-    """A platform with a head and a worker of a core each."""
-    platform = make_platform(COMPOSE_PROFILES="cluster", RAY_DASHBOARD_PORT=str(free_port()))
-    platform.dashboard = f"http://127.0.0.1:{platform.environment['RAY_DASHBOARD_PORT']}"
-    platform.told = platform.make("start").stdout
-    platform.ray_token = (platform.folder / "secrets" / "ray_token").read_text()
-    return platform
 
 
 LOAD = """
@@ -49,7 +38,8 @@ with requests.Session() as session:
             end = time.monotonic() + 5  # until both replicas have it
 print(json.dumps({"answers": answers, "failures": failures, "last": last}))
 """
-END = "import psutil; [one.terminate() for one in psutil.process_iter() if 'serve' in one.cmdline()[1:3]]"
+END = "import psutil; [one.terminate() for one in psutil.process_iter() if {!r} in one.cmdline()[1:3]]"
+"""Ends the command that has this verb."""
 
 
 def addresses(platform: Any, service: str) -> list[str]:
@@ -149,7 +139,7 @@ def served(cluster: Any) -> Iterator[None]:
         )
         yield
     finally:  # the next test needs the processors
-        cluster.inside("python", "-c", END)
+        cluster.inside("python", "-c", END.format("serve"))
         cluster.wait(lambda: "ServeReplica" not in cluster.compose("top", "ray-worker").stdout, "the service to end")
 
 
@@ -232,10 +222,10 @@ def test_without_the_profile_it_is_gone_and_the_rest_goes_on(cluster: Any) -> No
     assert {"ray-head", "ray-worker"} <= {
         line.split()[0] for line in cluster.make("status").stdout.splitlines() if line.strip()
     }
-    plain = cluster.environment | {"COMPOSE_PROFILES": ""}
+    plain = cluster.environment | {"COMPOSE_PROFILES": "s3"}
     told = cluster.make("start", env=plain).stdout
     assert "Service " in told and "Ray " not in told
     running = [json.loads(line) for line in cluster.compose("ps", "--all", "--format", "json").stdout.splitlines()]
-    assert {one["Service"] for one in running} == {"postgres", "mlflow", "tensorboard", "notebook", "api"}
-    told = cluster.complaint("platform-train", "WORKERS=2", COMPOSE_PROFILES="")
+    assert {one["Service"] for one in running} == {"postgres", "mlflow", "s3", "tensorboard", "notebook", "api"}
+    told = cluster.complaint("platform-train", "WORKERS=2", COMPOSE_PROFILES="s3")
     assert told == "the cluster: does not run; COMPOSE_PROFILES=cluster in .env, make build, make start"

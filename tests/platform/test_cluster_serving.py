@@ -15,6 +15,7 @@ import psutil
 import pytest
 import requests
 
+from fmnist.cluster.serving import ONGOING
 from fmnist.data.dataset import Dataset
 from fmnist.files import sha256_of
 from fmnist.predictor import Predictor
@@ -161,3 +162,16 @@ def test_who_waits_for_an_answer_gets_it_when_it_is_told_to_stop(service: Replic
     assert load.failures == []
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert '"message": "a model answers"' in service.log.read_text()
+
+
+def test_more_requests_than_a_replica_is_meant_for_bring_another(workspace: Workspace, registry: Registry) -> None:
+    promote(registry, 1)
+    service = Replicated(workspace.settings.home, "--replicas", "1..2")
+    try:
+        assert len(service.replicas()) == 1
+        with Load(service.uri, [bytes(784 * 1000)], clients=3 * ONGOING) as load:
+            while len(service.replicas()) < 2:
+                time.sleep(0.2)
+    finally:
+        assert service.end() == 0
+    assert load.failures == []

@@ -132,11 +132,11 @@ def service(registry: Registry, tmp_path: Path) -> Iterator[Service]:
 class Load:
     """Clients that ask all the time, and check every answer."""
 
-    def __init__(self, uri: str, bodies: list[bytes]) -> None:
+    def __init__(self, uri: str, bodies: list[bytes], clients: int = CLIENTS) -> None:
         self.answers: dict[str, int] = {}
         self.failures: list[Any] = []
         self._uri, self._bodies, self._ending = uri, bodies, threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(CLIENTS)]
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
 
     def _ask(self) -> None:
         with requests.Session() as session:
