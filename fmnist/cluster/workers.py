@@ -21,14 +21,14 @@ PAUSE = 0.2
 """Seconds between two reports of progress."""
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",  # Ray's imports alone take each half a minute, if not busy
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process more; what is lost is one epoch
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-SEARCHES = 2
-"""How often a minute is waited for processors that a node has taken with it, before it is a failure."""
+SEARCHES = 1
+"""How often workers are waited for once more, as where a node has taken its processors with it."""
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def test_more_requests_than_a_replica_is_meant_for_bring_another(workspace: Work
     service = Replicated(workspace.settings.home, "--replicas", "1..2")
     try:
         assert len(service.replicas()) == 1
-        with Load(service.uri, [bytes(784 * 1000)], clients=3 * ONGOING) as load:
+        with Load(service.uri, [bytes(784 * 300)], clients=3 * ONGOING) as load:
             while len(service.replicas()) < 2:
                 time.sleep(0.2)
     finally:
