@@ -24,6 +24,7 @@ from sqlalchemy.types import Integer, String
 ROOT = Path(__file__).parents[1]
 VERBS = {"models": "fmnist models", "doctor": "fmnist doctor", "gc": "fmnist gc (looks)"}
 STORE = "postgresql+psycopg2://mlflow@postgres/mlflow?passfile=/run/mlflow/pgpass"
+GC = ("mlflow", "gc", "--tracking-uri", "http://mlflow:5000", "--backend-store-uri", STORE, "--older-than", "7d")
 PSQL = (
     *("psql", "--username", "postgres", "--dbname", "mlflow", "--no-psqlrc", "--set", "ON_ERROR_STOP=1"),
     *("--quiet", "--tuples-only", "--no-align", "--single-transaction", "--file", "-"),
@@ -108,6 +109,12 @@ class Crowded(Copy):
         return times | {name: [self.verb(verb) for _ in range(ROUNDS)] for verb, name in VERBS.items()}
 
 
+def section(runs: int, deleted: int, columns: dict[str, Times], facts: str) -> str:
+    told = f"In the platform, each run as a real one of 8 epochs leaves it ({deleted:,} of them deleted); {machine()}"
+    how = f"seconds by the clock, median and range of n = {ROUNDS}. `make bench-limits-platform`"
+    return "\n".join([f"## {runs:,} runs in Postgres", "", f"{told}; {how}", "", *table(columns), "", facts])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=10_000)
@@ -124,33 +131,13 @@ def main() -> None:
             columns[f"{arguments.runs:,} runs"] = copy.look()
             ((size,),) = copy.ask("SELECT pg_database_size('mlflow') / 1000000")
             started = time.perf_counter()
-            gc = (
-                "mlflow",
-                "gc",
-                "--tracking-uri",
-                "http://mlflow:5000",
-                "--backend-store-uri",
-                STORE,
-                "--older-than",
-                "7d",
-            )
-            copy.run("docker", "compose", "exec", "--no-TTY", "mlflow", *gc)
+            copy.run("docker", "compose", "exec", "--no-TTY", "mlflow", *GC)
             freed = time.perf_counter() - started
             columns[f"{arguments.runs - arguments.deleted:,}, after gc"] = copy.look()
         finally:
             copy.run("docker", "compose", "down", "--volumes", "--rmi", "all")
-    text = "\n".join(
-        [
-            f"## {arguments.runs:,} runs in Postgres",
-            "",
-            f"In the platform, each run as a real one of 8 epochs leaves it ({arguments.deleted:,} of them deleted); "
-            f"{machine()}; seconds by the clock, median and range of n = {ROUNDS}. `make bench-limits-platform`",
-            "",
-            *table(columns),
-            "",
-            f"The database: {size} MB. `mlflow gc` took {freed:,.0f} s for the {arguments.deleted:,}.",
-        ]
-    )
+    facts = f"The database: {size} MB. `mlflow gc` took {freed:,.0f} s for the {arguments.deleted:,}."
+    text = section(arguments.runs, arguments.deleted, columns, facts)
     print(text)
     if arguments.runs >= 10_000:
         keep("<!-- limits, Postgres -->", text)

@@ -21,13 +21,9 @@ def test_it_goes_on_where_nothing_of_it_is(cluster: Any) -> None:
     assert process.returncode == 143, told
     run_id = list_runs(cluster.folder / "var" / "runs")[-1].id
     tracked = cluster.tracked(run_id)["info"]["run_id"]
-
-    def there() -> set[str]:
-        listed = cluster.mlflow_get("artifacts/list", run_id=tracked, path="checkpoint").get("files", [])
-        return {file["path"] for file in listed}
-
     cluster.inside("fmnist", "sync")
-    assert there() == {"checkpoint/checkpoint", "checkpoint/config.json"}
+    there = cluster.mlflow_get("artifacts/list", run_id=tracked, path="checkpoint")["files"]
+    assert {file["path"] for file in there} == {"checkpoint/checkpoint", "checkpoint/config.json"}
     stored = cluster.inside("find", "/data/artifacts/runs", "-name", "checkpoint", "-type", "f", service="s3").stdout
     assert tracked in stored
     data = ("--data", cluster.few_images())
