@@ -38,8 +38,9 @@ class Copy:
             ports = {name: str(one.getsockname()[1]) for name, one in zip(PORTS, taken, strict=True)}
         self.folder = folder
         own = {"PLATFORM_NAME": NAME, "NOTEBOOK_CONTAINER": f"{NAME}-notebook"}
-        self.environment = os.environ | ports | own
-        self.environment.pop("FMNIST_HOME", None)
+        foreign = ("FMNIST_", "MLFLOW_", "MAKE", "MFLAGS", "ARGS")  # of the make that this runs in, too
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        self.environment |= ports | own
 
     def run(self, *command: str, given: str = "") -> str:
         """What it prints; `given` is its input."""
