@@ -41,7 +41,7 @@ LENGTHS = {3: 0.2, 5: 0.2, 6: 0.2, 8: 0.2, 20: 0.4, 40: 0.5}
 """Epochs of the recipe `fast`, and its dropout then: a training of each length is a point of our curve."""
 OURS: dict[str, tuple[int, dict[str, Any]]] = {
     f"fast, {epochs} epochs, dropout {dropout}": (
-        10 if epochs in (5, 8) else ROUNDS,
+        10 if epochs in (5, 6, 8) else ROUNDS,
         {"epochs": epochs, "dropout": dropout},
     )
     for epochs, dropout in LENGTHS.items()
