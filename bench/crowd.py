@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,14 +81,18 @@ def _multiply_rows(database: Connection, original: Ids, crowd: Sequence[Ids]) ->
     rows = [{"number": number, **vars(one)} for number, one in enumerate(crowd, 1)]
     database.execute(text("INSERT INTO crowd VALUES (:number, :run_id, :run_uuid, :model_id)"), rows)
     for table in ONE_RUNS_TABLES:
-        described = inspect(database).get_columns(table)
-        names = ", ".join(f'"{column["name"]}"' for column in described)
-        values = ", ".join(value_of(table, column) for column in described)
-        copies = f"SELECT {values} FROM {table} t CROSS JOIN crowd"
-        database.execute(text(f"INSERT INTO {table} ({names}) {copies}"), vars(original))
+        database.execute(text(copies_of(table, inspect(database).get_columns(table))), vars(original))
 
 
-def value_of(table: str, column: Any) -> str:
+def copies_of(table: str, columns: Iterable[Any]) -> str:
+    """What gives each of the crowd its copy of the original's rows, as SQL."""
+    columns = list(columns)
+    names = ", ".join(f'"{column["name"]}"' for column in columns)
+    values = ", ".join(_value(table, column) for column in columns)
+    return f"INSERT INTO {table} ({names}) SELECT {values} FROM {table} t CROSS JOIN crowd"
+
+
+def _value(table: str, column: Any) -> str:
     """What a copy has in the column, as SQL."""
     name = f't."{column["name"]}"'
     if column["name"] == "version" and table.startswith("model_version"):

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from containers import Copy
-from crowd import OLD, ONE_RUNS_TABLES, Ids, value_of
+from crowd import OLD, ONE_RUNS_TABLES, Ids, copies_of
 from limits import ROUNDS, Times, asked, table
 from results import keep, machine
 from sqlalchemy.types import Integer, String
@@ -54,9 +54,13 @@ done"""
 class Crowded(Copy):
     """The platform with many runs."""
 
+    def inside(self, service: str, *command: str, given: str = "") -> str:
+        """What a command in a service's container prints."""
+        return self.run("docker", "compose", "exec", "--no-TTY", service, *command, given=given)
+
     def ask(self, sql: str) -> list[list[str]]:
         """Rows. All of it is one transaction."""
-        told = self.run("docker", "compose", "exec", "--no-TTY", "postgres", *PSQL, given=sql)
+        told = self.inside("postgres", *PSQL, given=sql)
         return [line.split("|") for line in told.splitlines()]
 
     def train_one(self) -> Ids:
@@ -66,8 +70,8 @@ class Crowded(Copy):
         for file in (ROOT / "tests" / "data").glob("*ubyte*"):
             shutil.copy2(file, few)
         train = ("fmnist", "train", "--batch-size", "64", "--data", "/workspace/var/data/few", "--json")
-        told = self.run("docker", "compose", "exec", "--no-TTY", "notebook", *train)
-        self.run("docker", "compose", "exec", "--no-TTY", "notebook", "fmnist", "sync")
+        told = self.inside("notebook", *train)
+        self.inside("notebook", "fmnist", "sync")
         ((run_uuid, model_id),) = self.ask("SELECT source_run_id, model_id FROM logged_models")
         return Ids(json.loads(told)["run_id"], run_uuid, model_id)
 
@@ -78,9 +82,7 @@ class Crowded(Copy):
         script = [CROWD.format(count=count)]
         for name in ONE_RUNS_TABLES:
             columns = [{"name": column, "type": types.get(kind, Integer())} for of, column, kind in found if of == name]
-            names = ", ".join(f'"{column["name"]}"' for column in columns)
-            values = ", ".join(value_of(name, column) for column in columns)
-            script.append(f"INSERT INTO {name} ({names}) SELECT {values} FROM {name} t CROSS JOIN crowd;")
+            script.append(f"{copies_of(name, columns)};")
         script.append(DELETE.format(deleted=deleted, moment=int((time.time() - OLD) * 1000)))
         sql = "\n".join(script)
         for field, value in vars(original).items():
@@ -88,7 +90,7 @@ class Crowded(Copy):
         gone = self.ask(sql)
         pairs = ((original.run_uuid, run, original.model_id, model) for run, model in gone)
         links = "".join(f"{mine} {run}\n{model} {copy}\n" for mine, run, model, copy in pairs)
-        self.run("docker", "compose", "exec", "--no-TTY", "mlflow", "bash", "-ec", LINKS, given=links)
+        self.inside("mlflow", "bash", "-ec", LINKS, given=links)
 
     def verb(self, name: str) -> float:
         """Seconds that a command on the host takes."""
@@ -131,7 +133,7 @@ def main() -> None:
             columns[f"{arguments.runs:,} runs"] = copy.look()
             ((size,),) = copy.ask("SELECT pg_database_size('mlflow') / 1000000")
             started = time.perf_counter()
-            copy.run("docker", "compose", "exec", "--no-TTY", "mlflow", *GC)
+            copy.inside("mlflow", *GC)
             freed = time.perf_counter() - started
             columns[f"{arguments.runs - arguments.deleted:,}, after gc"] = copy.look()
         finally:

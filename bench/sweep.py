@@ -69,8 +69,7 @@ def again(name: str, config: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def report(found: dict[str, Any], pairs: list[dict[str, dict[str, Any]]], alone: list[tuple[float, float]]) -> str:
     trials = found["trials"]
     states = {state: sum(trial["state"] == state for trial in trials) for state in ("completed", "stopped")}
-    best = next(trial for trial in trials if trial["number"] == found["best"])
-    first = next(trial for trial in trials if trial["number"] == 1)
+    first, best = trials[0], trials[found["best"] - 1]
     done = sum(trial["epochs"] for trial in trials)
     changed = {name: best["config"][name] for name in best["config"] if best["config"][name] != first["config"][name]}
     lines = [
@@ -112,15 +111,15 @@ def main() -> None:
     needed = [*sources(), *(ROOT / "fmnist" / "cluster").glob("*.py"), ROOT / "fmnist" / "space.py"]
     measured = measurements(f"sweep-{arguments.trials}-{arguments.epochs}", needed, arguments.fresh)
     found = measured.get("sweep", partial(search, arguments.trials, arguments.epochs))
-    best = next(trial for trial in found["trials"] if trial["number"] == found["best"])
-    two = {"the recipe": found["trials"][0]["config"], "the best": best["config"]}
+    trials = found["trials"]
+    two = {"the recipe": trials[0]["config"], "the best": trials[found["best"] - 1]["config"]}
     pairs: list[dict[str, Any]] = []
     for seed in range(1, arguments.seeds + 1):
         pair = {name: partial(again, name, config, seed=seed) for name, config in two.items()}
         pairs.append({name: measured.get(f"{name}, seed {seed}", call) for name, call in pair.items()})
-    share = sum(trial["seconds"] for trial in found["trials"]) / found["search"]  # how many there were at a time
+    share = sum(trial["seconds"] for trial in trials) / found["search"]  # how many there were at a time
     alone = []
-    for trial in found["trials"][::EVERY]:
+    for trial in trials[::EVERY]:
         call = partial(again, "trial", trial["config"], epochs=trial["epochs"])
         alone.append((trial["seconds"] / share, measured.get(f"trial {trial['number']} alone", call)["whole"]))
     text = report(found, pairs, alone)
