@@ -22,7 +22,7 @@ from fmnist.recipe import ORIGINAL
 BATCH, STEPS = 256, 50
 KINDS = {
     "convolutions": ("mkldnn_convolution", "convolution_backward"),
-    "products of matrices": ("mm", "addmm", "addmm_", "bmm"),
+    "matrix multiplications": ("mm", "addmm", "addmm_", "bmm"),
     "normalization": ("native_batch_norm", "native_batch_norm_backward", "batch_norm_update_stats"),
     "pool, ReLU, dropout: comparing and choosing": (
         *("max_pool2d_with_indices", "max_pool2d_with_indices_backward", "threshold_backward", "maximum", "eq", "ge"),

@@ -1,4 +1,4 @@
-"""The recipe `resnet`: how accurate, in what time, and what its answers' mean over mirror images gives and costs.
+"""The recipe `resnet`: how accurate, in what time, and what flip averaging gives and costs.
 
 make bench-resnet                     3 trainings of 15 minutes, 3 of a tenth of that; goes on where it was interrupted
 make bench-resnet ARGS="--seeds 1"    one of each
@@ -56,7 +56,7 @@ def report(found: dict[str, list[dict[str, Any]]]) -> str:
         f"488,026 parameters, on the 48,000 images; seconds from the first step to the end, validation included; "
         f"{machine()}. `make bench-resnet`",
         "",
-        "| | seconds | images/s | validation | test | test, no mean over mirror images |",
+        "| | seconds | images/s | validation | test | test, no flip averaging |",
         "|---|---|---|---|---|---|",
     ]
     for label, runs in found.items():

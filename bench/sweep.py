@@ -119,7 +119,7 @@ def main() -> None:
         pairs.append({name: measured.get(f"{name}, seed {seed}", call) for name, call in pair.items()})
     share = sum(trial["seconds"] for trial in trials) / found["search"]  # how many there were at a time
     alone = []
-    for trial in trials[::EVERY]:
+    for trial in [trial for trial in trials if trial["epochs"]][::EVERY]:  # the first may end one that diverges
         call = partial(again, "trial", trial["config"], epochs=trial["epochs"])
         alone.append((trial["seconds"] / share, measured.get(f"trial {trial['number']} alone", call)["whole"]))
     text = report(found, pairs, alone)

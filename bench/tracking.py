@@ -1,6 +1,6 @@
 """What tracking costs: whole trainings, every record in MLflow and TensorBoard before they end, and without, in turn.
 
-make bench-tracking         n = 5 pairs, some 25 minutes, into bench/RESULTS.md
+make bench-tracking         n = 5 pairs, some 20 minutes, into bench/RESULTS.md
 make bench-tracking ARGS="--pairs 1 --epochs 2"
 """
 
@@ -40,14 +40,14 @@ def seconds(home: Path, tracking: str, arguments: list[str]) -> float:
     return float(done.stderr.splitlines()[-1])
 
 
-def section(with_it: list[float], without: list[float]) -> str:
+def section(epochs: int, with_it: list[float], without: list[float]) -> str:
     costs = [one / other - 1 for one, other in zip(with_it, without, strict=True)]
     row = "| {} | {:.1f} | {:.1f}-{:.1f} |".format
     return "\n".join(
         [
             "## What tracking costs",
             "",
-            f"Whole trainings by the recipe `fast`, from after the imports to the end, MLflow (SQLite) and TensorBoard "
+            f"Whole trainings by the recipe `fast`, {epochs} epochs, from after the imports to the end, MLflow (SQLite) and TensorBoard "
             f"having everything; {machine()}; n = {len(costs)} pairs, in turn. `make bench-tracking`",
             "",
             "| | seconds, median | range |",
@@ -63,7 +63,7 @@ def section(with_it: list[float], without: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=14)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--home", type=Path, help="keep the tracked runs there")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -82,7 +82,7 @@ def main() -> None:
                 times[tracking].append(seconds(homes[tracking], tracking, options))
             one, other = times["yes"][-1], times["no"][-1]
             print(f"pair {pair + 1}: {one:.1f} s tracked, {other:.1f} s not, {one / other - 1:.1%}", flush=True)
-    text = section(times["yes"], times["no"])
+    text = section(arguments.epochs, times["yes"], times["no"])
     print(text)
     if arguments.pairs >= 5:
         keep(MARK, text)

@@ -79,7 +79,7 @@ def _told(error: BaseException) -> tuple[int, str]:
             extra = extras.get(error.name or "", "train")
             return (
                 1,
-                f"{error.name}: is not installed; install it, or all that is used: pip install 'fmnist[{extra}]'",
+                f"{error.name}: is not installed; in the checkout: make setup, or pip install '.[{extra}]'",
             )
         case OSError() if error.filename:
             return 1, f"{error.filename}: {error.strerror}; mend that and run the command again"

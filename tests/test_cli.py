@@ -245,7 +245,7 @@ def test_a_missing_package_says_how_to_get_it(fmnist: Command, monkeypatch: pyte
     code, _, err = fmnist("evaluate", "x.onnx")
     assert code == 1
     assert (
-        err == "fmnist: onnxruntime: is not installed; install it, or all that is used: pip install 'fmnist[train]'\n"
+        err == "fmnist: onnxruntime: is not installed; in the checkout: make setup, or pip install '.[train]'\n"
     )
 
 

@@ -32,7 +32,7 @@ def packages(checkout: Path | None) -> Finding:
     more = f" and {len(wrong) - MOST} more" if len(wrong) > MOST else ""
     told = f"{', '.join(wrong[:MOST])}{more}: not as {place}"
     return Finding(
-        "packages", "warning", told, "make -B setup installs them anew" if checkout else "pip install fmnist"
+        "packages", "warning", told, "make -B setup installs them anew" if checkout else "in a checkout: pip install '.[up]'"
     )
 
 
