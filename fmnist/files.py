@@ -32,9 +32,9 @@ def file_of(address: str) -> Path | None:
     return Path(unquote(parts.path)) if parts.scheme in ("", "file") and parts.path else None
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the folder's entries (a rename in it) outlast a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's entries (a rename in it), outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -54,7 +54,7 @@ def write_whole(path: Path, content: bytes | str, mode: int = 0o666) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except BaseException as error:  # Ctrl-C too must leave nothing half written
         with suppress(OSError):
             temporary.unlink()
@@ -87,7 +87,7 @@ def make_folder(path: Path) -> Path:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for made in missing:
-            sync_folder(made.parent)
+            sync(made.parent)
     except OSError as error:
         raise UserError(path, f"cannot be made a folder ({error.strerror}); choose another place") from error
     return path

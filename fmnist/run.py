@@ -20,7 +20,7 @@ from pydantic import BeforeValidator
 from typing_extensions import TypedDict  # pydantic wants it before Python 3.12
 
 from fmnist.errors import Failure, UserError, listing
-from fmnist.files import make_folder, sha256_of, sync_folder, write_whole
+from fmnist.files import make_folder, sha256_of, sync, write_whole
 from fmnist.recipe import TrainConfig, from_record
 from fmnist.scores import Scores
 from fmnist.tracked import Tracked, adapter
@@ -160,7 +160,7 @@ def create_run(root: Path, about: About) -> Run:
     run = Run(make_folder(root) / f"{moment:%Y%m%d-%H%M%S}-{moment.microsecond // 1000:03}{secrets.token_hex(1)}")
     try:
         run.folder.mkdir()
-        sync_folder(root)  # or a power cut takes the folder, with every checkpoint that was synced in it
+        sync(root)  # or a power cut takes the folder, with every checkpoint that was synced in it
     except OSError as error:
         raise Failure(run.folder, f"cannot be made ({error.strerror}); make room or mend the folder") from error
     try:

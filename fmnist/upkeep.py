@@ -115,7 +115,7 @@ def restore(
 
     workspace = open_workspace(print_notice, to_restore=True)
     home, console = workspace.settings.home, show.make_console()
-    ops.check_target(workspace.destinations.mlflow_uri)
+    ops.check_target(workspace.destinations.mlflow_uri, home)
     if ops.finish(home):
         console.print("a restore that was cut off is finished now")
         return

@@ -105,6 +105,10 @@ def _check_room(place: Path, store: artifacts.Store | None) -> None:
 def _write_set(folder: Path, store: artifacts.Store | None, with_secrets: bool, now: datetime) -> None:
     files = {}
     sent = {path: path.read_bytes() for name in TRACKED for path in FOLDERS[name].glob("*/shipping.json")}
+
+    def as_sent(path: Path) -> bytes | None:
+        return sent.get(path, b"{}" if path.name == "shipping.json" else None)  # begun since: nothing of it was
+
     with database.moment() as (name, counts, schema), (folder / DUMP).open("wb") as file:
         out = Hashed(file)
         database.dump(name, out.write)
@@ -117,7 +121,7 @@ def _write_set(folder: Path, store: artifacts.Store | None, with_secrets: bool, 
             files[ARTIFACTS] = out.finish()
     roots = {**FOLDERS, **({"secrets": ROOT / "secrets"} if with_secrets else {})}
     for name, root in roots.items():
-        files[f"{name}.tar"] = pack(root, folder / f"{name}.tar", sent)
+        files[f"{name}.tar"] = pack(root, folder / f"{name}.tar", as_sent if name in TRACKED else None)
     with (folder / "settings.env").open("wb") as file:
         out = Hashed(file)
         out.write((ROOT / ".env").read_bytes())

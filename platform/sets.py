@@ -17,7 +17,7 @@ import shutil
 import tarfile
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Iterator
+from typing import IO, Any, Callable, Iterator
 
 from engine import ROOT, Trouble
 
@@ -118,18 +118,18 @@ def show(folder: Path, manifest: dict[str, Any]) -> None:
         print(f"  {name.replace('_', ' '):18} {count:>10,}")
 
 
-def pack(root: Path, archive: Path, replaced: dict[Path, bytes] | None = None) -> list[Any]:
+def pack(root: Path, archive: Path, replaced: Callable[[Path], bytes | None] | None = None) -> list[Any]:
     """The folder `root` as a tar file. Gives its size and SHA-256.
 
     Files may grow meanwhile: what they held when they were opened is kept. Locks, and what is still being written
-    under another name, are left out. `replaced`: path -> what is kept in place of its content.
+    under another name, are left out. `replaced`: path -> what is kept in place of its content, if anything.
     """
     with archive.open("wb") as file:
         out = Hashed(file)
         with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
             for path in _members(root):
                 with contextlib.suppress(FileNotFoundError):  # it was replaced by another, or deleted, meanwhile
-                    _add(tar, path, str(path.relative_to(root)), (replaced or {}).get(path))
+                    _add(tar, path, str(path.relative_to(root)), replaced(path) if replaced else None)
         return out.finish()
 
 

@@ -31,7 +31,7 @@ def made(script: Any, tmp_path: Path) -> Path:
         (root / "run" / name).write_text(name)
     folder = tmp_path / "set"
     folder.mkdir()
-    files = {"runs.tar": script("sets").pack(root, folder / "runs.tar", {root / "run" / "shipping.json": b"{}"})}
+    files = {"runs.tar": script("sets").pack(root, folder / "runs.tar", {root / "run" / "shipping.json": b"{}"}.get)}
     script("sets").write_manifest(folder, {**ABOUT, "counts": COUNTS, "files": files, "platform": {"schema": "x"}})
     return folder
 

@@ -4,7 +4,6 @@ What makes it consistent is the order: first how far each run's records were sen
 the database never knows of a file that the set lacks, and what was recorded meanwhile is sent again after a restore.
 """
 
-import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -13,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fmnist.errors import Failure, UserError
-from fmnist.files import file_of, make_folder, scratch_folder, sha256_of, sync_folder
+from fmnist.files import file_of, make_folder, scratch_folder, sha256_of, sync
 from fmnist.ops.leftovers import weight
-from fmnist.ops.sets import DATABASE, IN_HOME, NOTEBOOKS, Manifest, pack, verified, write_manifest
+from fmnist.ops.sets import DATABASE, IN_HOME, NOTEBOOKS, TRACKED, Manifest, pack, verified, write_manifest
 from fmnist.registry import database_file
 from fmnist.run import list_runs
 from fmnist.sweep import list_tracked
@@ -46,7 +45,7 @@ def back_up(home: Path, uri: str, notebooks: Path | None, place: Path) -> tuple[
             _write_set(folder, home, database, notebooks, now)
             manifest = verified(folder)
             folder.replace(target)
-        sync_folder(place)
+        sync(place)
     except (OSError, sqlite3.Error) as error:
         raise Failure(place, f"takes no backup ({error}); make room or choose another place with --to") from error
     return target, manifest
@@ -63,6 +62,10 @@ def _check_room(home: Path, place: Path) -> None:
 
 def _write_set(folder: Path, home: Path, database: Path, notebooks: Path | None, now: datetime) -> None:
     sent = {run.shipping: run.shipping.read_bytes() for run in list_tracked(home) if run.shipping.exists()}
+
+    def as_sent(path: Path) -> bytes | None:
+        return sent.get(path, b"{}" if path.name == "shipping.json" else None)  # begun since: nothing of it was
+
     files, counts = {}, {}
     if database.exists():
         copy_database(database, folder / DATABASE)
@@ -71,7 +74,7 @@ def _write_set(folder: Path, home: Path, database: Path, notebooks: Path | None,
         files[DATABASE] = ((folder / DATABASE).stat().st_size, sha256_of(folder / DATABASE))
     for name in IN_HOME:
         if (home / name).is_dir():
-            files[f"{name}.tar"] = pack(home / name, folder / f"{name}.tar", sent)
+            files[f"{name}.tar"] = pack(home / name, folder / f"{name}.tar", as_sent if name in TRACKED else None)
     if notebooks and notebooks.is_dir():
         files[f"{NOTEBOOKS}.tar"] = pack(notebooks, folder / f"{NOTEBOOKS}.tar")
     counts["folders of runs"] = len(list_runs(home / "runs"))
@@ -87,8 +90,7 @@ def copy_database(database: Path, copy: Path) -> None:
         (told,) = target.execute("PRAGMA quick_check(1)").fetchone()
     if told != "ok":
         raise Failure(database, f"is damaged ({told}); restore an earlier backup")
-    with copy.open("rb") as file:
-        os.fsync(file.fileno())
+    sync(copy)
 
 
 def _check_places(database: Path, home: Path) -> None:

@@ -32,6 +32,7 @@ from fmnist.ops.leftovers import (
 )
 from fmnist.registry import Registry
 from fmnist.run import RUN_ID, Run, list_runs
+from fmnist.sweep import list_sweeps
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.shipper import State
 
@@ -47,6 +48,7 @@ KINDS = {
     SCRATCH: "temporary folders",
 }
 REGISTERED, LOST = "a registered version comes from it", "MLflow does not have it any more"
+SWEEP_HERE = "it is a sweep whose folder is here; remove that first"
 
 Reasons = Mapping[str, str | None]
 """Why a run here is no garbage, whatever MLflow says of it: by its id."""
@@ -106,6 +108,7 @@ def find_garbage(yard: Yard) -> Garbage:
         found.kept.append(f"{DELETED}, {LOGS}, {CHECKPOINTS}, {FETCHED}: only MLflow knows")
         return found
     reasons = {run.id: _reason_to_keep(run, yard, ledger) for run in runs.values()}
+    reasons |= {sweep.id: SWEEP_HERE for sweep in list_sweeps(yard.home / "sweeps")}  # it would be sent again
     _add_deleted(found, yard, ledger, runs, reasons)
     _add_checkpoints(found, list(runs.values()), reasons)
     if others := {lane for run in runs.values() for lane in State(run).lanes if _is_other(lane, yard)}:

@@ -31,9 +31,8 @@ def packages(checkout: Path | None) -> Finding:
         return Finding("packages", "ok", f"{len(installed)} installed, all as {place}")
     more = f" and {len(wrong) - MOST} more" if len(wrong) > MOST else ""
     told = f"{', '.join(wrong[:MOST])}{more}: not as {place}"
-    return Finding(
-        "packages", "warning", told, "make -B setup installs them anew" if checkout else "in a checkout: pip install '.[up]'"
-    )
+    remedy = "make -B setup installs them anew" if checkout else "in a checkout: pip install '.[up]'"
+    return Finding("packages", "warning", told, remedy)
 
 
 def _constrained(path: Path) -> list[Requirement]:

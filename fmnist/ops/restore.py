@@ -19,7 +19,7 @@ import psutil
 from packaging.version import Version
 
 from fmnist.errors import Failure, UserError, one_line
-from fmnist.files import file_of, make_folder, scratch_folder, sha256_of, sync_folder, write_whole
+from fmnist.files import file_of, make_folder, scratch_folder, sha256_of, sync, write_whole
 from fmnist.ops.backup import counts_of
 from fmnist.ops.sets import DATABASE, IN_HOME, MANIFEST, Manifest, unpack, verified
 from fmnist.registry import CHAMPION, Registry, database_file
@@ -50,22 +50,27 @@ def restore(chosen: Path, home: Path, model_name: str) -> tuple[Manifest, Path |
                     unpack(chosen / f"{name}.tar", staged / name)
             if DATABASE in manifest.files:
                 shutil.copyfile(chosen / DATABASE, staged / DATABASE)
+                sync(staged / DATABASE)
                 _move_on_paper(staged, manifest.home, home)
                 _check_answers(staged, manifest, home, model_name)
         except (OSError, sqlite3.Error) as error:
             raise Failure(home, f"takes no restored set ({error}); make room, all is as it was") from error
-        kept = home / f"before-{datetime.now(UTC):%Y%m%d-%H%M%S}" if holds_anything(home) else None
-        write_whole(staged / "kept", kept.name if kept else "")
+        before = [name for name in PARTS if (home / name).exists()]
+        kept = home / f"before-{datetime.now(UTC):%Y%m%d-%H%M%S}" if before else None
+        write_whole(staged / "kept", "\n".join([kept.name if kept else "", *before]))
         staged.replace(home / RESTORING)
-    sync_folder(home)
+    sync(home)
     finish(home)
     return manifest, kept
 
 
-def check_target(uri: str) -> None:
-    """Raise UserError where MLflow's records are a server's."""
-    if database_file(uri) is None:
+def check_target(uri: str, home: Path) -> None:
+    """Raise UserError where MLflow's records are a server's, or elsewhere than a restore puts them."""
+    database, own = database_file(uri), home / DATABASE
+    if database is None:
         raise UserError(f"MLFLOW_TRACKING_URI {uri}", "is a server, which has its own restore; unset it for this one's")
+    if database.resolve() != own.resolve():
+        raise UserError(f"MLFLOW_TRACKING_URI {uri}", f"is not where a set's database is put; unset it: {own} is")
 
 
 def sets_in(place: Path) -> list[str]:
@@ -81,15 +86,16 @@ def finish(home: Path) -> bool:
     staged = home / RESTORING
     if not staged.exists():
         return False
-    name = (staged / "kept").read_text()
+    name, *before = (staged / "kept").read_text().split("\n")
     for part in PARTS:
         new, current = staged / part, home / part
-        if name and current.exists() and not (home / name / part).exists():
+        if part in before and not (home / name / part).exists():
             current.replace(make_folder(home / name) / part)
         if new.exists():
             new.replace(current)
-    sync_folder(home)
-    shutil.rmtree(staged)
+    sync(home)
+    with scratch_folder(home) as scratch:  # at one blow: half of it could not be finished
+        staged.replace(scratch / RESTORING)
     return True
 
 

@@ -12,19 +12,21 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
 from fmnist.errors import Failure, UserError
-from fmnist.files import read_sealed, sha256_of, sync_folder, write_sealed
+from fmnist.files import read_sealed, sha256_of, sync, write_sealed
 
 FORM = 1
 MANIFEST = "manifest.json"
 DATABASE = "mlflow.db"
 IN_HOME = ("runs", "sweeps", "artifacts", "tensorboard")
 """Folders of a workspace that are kept; the rest of it is made again when it is missed."""
+TRACKED = ("runs", "sweeps")
+"""Those of them whose folders each note how far their records were sent."""
 NOTEBOOKS = "notebooks"
 LOCKS = ("lock", "shipping.lock")
 
@@ -95,17 +97,17 @@ class _Hashed:
         return self.size, self._digest.hexdigest()
 
 
-def pack(root: Path, archive: Path, replaced: dict[Path, bytes] | None = None) -> tuple[int, str]:
+def pack(root: Path, archive: Path, replaced: Callable[[Path], bytes | None] | None = None) -> tuple[int, str]:
     """The folder `root` as a tar file. Gives its size and SHA-256.
 
     Files may grow meanwhile: what they held when they were opened is kept. Locks, and what is still being written
-    under another name, are left out. `replaced`: path -> what is kept in place of its content.
+    under another name, are left out. `replaced`: path -> what is kept in place of its content, if anything.
     """
     with archive.open("wb") as file:
         out = _Hashed(file)
         with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as tar:  # type: ignore[call-overload]
             for path in _members(root):
-                _add(tar, path, str(path.relative_to(root)), (replaced or {}).get(path))
+                _add(tar, path, str(path.relative_to(root)), replaced(path) if replaced else None)
         file.flush()
         os.fsync(file.fileno())
     return out.facts
@@ -140,9 +142,6 @@ def unpack(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
     for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        elif path.is_dir():
-            sync_folder(path)
-    sync_folder(folder)
+        if not path.is_symlink():
+            sync(path)
+    sync(folder)

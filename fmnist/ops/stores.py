@@ -108,7 +108,7 @@ def registry(uri: str, name: str) -> Finding:
 
 def _source(uri: str, name: str, alias: str) -> Source | None:
     if file := database_file(uri):
-        return SqliteSource(file.resolve(), name, alias)
+        return SqliteSource(file, name, alias)
     return RestSource(uri, name, alias) if uri.startswith("http") else None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.errors import Failure
+from fmnist.files import sync
 
 Record = dict[str, Any]
 """What happened, as plain JSON values; `key` names it within its run: `start`, `epoch/3`, `end`."""
@@ -40,6 +41,8 @@ class Journal:
                 file.write(lines)
                 file.flush()
                 os.fsync(file.fileno())
+            if not sound:  # a new one
+                sync(self.path.parent)
         except OSError as error:
             raise Failure(self.path, f"cannot be written ({error.strerror}); make room, nothing is lost") from error
 
@@ -57,7 +60,8 @@ class Journal:
             if text is None:
                 if sound + len(line) == len(content) and not line.endswith(b"\n"):
                     break
-                raise Failure(self.path, f"is damaged in line {number}; restore it, or remove it and resume the run")
+                again = ", or remove it and resume the run" if self.path.with_name("checkpoint").exists() else ""
+                raise Failure(self.path, f"is damaged in line {number}; restore it{again}")
             texts.append(text)
             sound += len(line)
         return texts, sound

@@ -130,15 +130,15 @@ class MlflowSink:
         return str(run.info.run_id)
 
     def _epoch(self, record: Record) -> None:
+        if record.get("workers", 1) > 1:
+            self._log_checkpoint()  # first: whoever goes on with it has the very record that is sent below
         self._log_scores(record, record["epoch"])
         self._log_confusion(record, f"validation/epoch_{record['epoch']:03}")
-        if record.get("workers", 1) > 1:
-            self._log_checkpoint()
 
     def _log_checkpoint(self) -> None:
         """What another machine goes on with if this one is lost; by now it may be of a later epoch."""
         path = self._folder / "checkpoint"
-        if (written := path.stat().st_mtime_ns) != self._checkpoint:
+        if path.exists() and (written := path.stat().st_mtime_ns) != self._checkpoint:  # gc may have freed it
             for name in ("config.json", path.name):
                 self._client.log_artifact(self._run, str(self._folder / name), CHECKPOINT)
             self._checkpoint = written

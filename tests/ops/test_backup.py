@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 import signal
@@ -126,10 +127,17 @@ def test_how_far_records_were_sent_is_noted_before_the_database_is_read(
         copy(database, target)
         run.shipping.write_text(json.dumps({"lane": {"sent": 5, "error": None, "ended": True}}))
 
-    monkeypatch.setattr(backup, "copy_database", meanwhile)
+    begun = Run(home / "runs" / "20260101-000000-00009")
+
+    def begin(database: Path, target: Path) -> None:
+        meanwhile(database, target)
+        shutil.copytree(run.folder, begun.folder)
+
+    monkeypatch.setattr(backup, "copy_database", begin)
     again, _ = back_up(home, uri(home), None, tmp_path / "sets")
     restore.restore(again, tmp_path / "other", NAME)
-    assert not State(Run(tmp_path / "other" / "runs" / run.id)).has_all("lane")
+    for one in (run, begun):
+        assert not State(Run(tmp_path / "other" / "runs" / one.id)).has_all("lane")
 
 
 @pytest.mark.parametrize(
@@ -227,6 +235,36 @@ def test_a_restore_that_is_killed_is_finished_by_the_next(
     assert not (home / "restoring").exists()
 
 
+def test_killed_anywhere_it_is_finished_also_where_there_was_less_before(
+    made: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged = tmp_path / "staged"
+    shutil.copytree(source / "runs", staged / "runs")  # a workspace that tracked nothing
+    was, replace, left = everything(staged), Path.replace, [0]
+    with monkeypatch.context() as patch:
+        patch.setattr(restore, "finish", lambda home: True)
+        restore.restore(made, staged, NAME)
+
+    def killed(path: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    for count in range(8):
+        home = Path(shutil.copytree(staged, tmp_path / str(count)))
+        left[0] = count
+        with contextlib.suppress(KeyboardInterrupt):
+            restore.finish(home)
+        assert (home / "restoring").exists() is (count < 6)  # runs gave way, four parts took their places, that is all
+        left[0] = 9
+        assert restore.finish(home) is (count < 6)
+        (kept,) = home.glob("before-*")
+        assert everything(kept) == was
+        assert {path.name for path in home.iterdir()} == {kept.name, "artifacts", "mlflow.db", "runs", "tensorboard"}
+
+
 def test_the_verbs(fmnist: Command, home: Path, source: Path, made: Path) -> None:
     assert fmnist("backup", "--verify", made)[0] == 0
     assert fmnist("restore") == (2, "", f"fmnist: restore: takes a set; there are none in {home / 'backups'} yet\n")
@@ -262,6 +300,15 @@ def test_what_is_in_use_is_not_replaced(made: Path, source: Path, tmp_path: Path
         with pytest.raises(Failure, match=rf"is open in .* \(process {process.pid}\); stop fmnist up first"):
             restore.restore(made, home, NAME)
         process.send_signal(signal.SIGKILL)
+
+
+def test_a_database_elsewhere_is_not_restored_to(
+    tmp_path: Path, home: Path, fmnist: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'elsewhere.db'}")
+    code, _, err = fmnist("restore", tmp_path)
+    assert code == 2
+    assert f"elsewhere.db: is not where a set's database is put; unset it: {home / 'mlflow.db'} is" in err
 
 
 def test_a_server_keeps_its_own(tmp_path: Path, fmnist: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,10 @@ import pytest
 from fmnist.errors import Failure
 from fmnist.files import held_lock
 from fmnist.ops import garbage
-from fmnist.ops.garbage import CHECKPOINTS, DELETED, LOST, REGISTERED, clear
+from fmnist.ops.garbage import CHECKPOINTS, DELETED, LOST, REGISTERED, SWEEP_HERE, clear
 from fmnist.run import Run
 
+from ..sweeps import a_sweep
 from .places import LITTER, ORPHAN, RUNS, Place, digests, files_of, litter
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
@@ -55,6 +56,17 @@ def test_a_deleted_run_that_a_version_comes_from_is_not_touched(place: Place) ->
     assert f"{DELETED}, 1: {REGISTERED}" in place.find().kept
     assert place.clear() == []
     assert digests(*files_of(place, RUNS[0])) == before
+
+
+def test_a_deleted_sweep_whose_folder_is_here_stays_for_it_would_be_sent_again(place: Place) -> None:
+    sweep, _ = a_sweep(place.home / "sweeps")
+    place.client.create_run("1", tags={"fmnist.run_id": sweep.id})
+    place.delete_run(sweep.id)
+    assert f"{DELETED}, 1: {SWEEP_HERE}" in place.find().kept
+    assert place.clear() == []
+    shutil.rmtree(sweep.folder)
+    assert place.clear() == [sweep.id]
+    assert place.mlflow_run(sweep.id) is None
 
 
 def test_what_was_deleted_a_day_ago_stays(place: Place) -> None:

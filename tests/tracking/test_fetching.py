@@ -64,6 +64,29 @@ def test_of_one_process_no_checkpoint_is_sent(tracked: Workspace, journalled: Ru
         tracked.run_to_resume(run.id)
 
 
+def test_a_checkpoint_is_there_before_the_scores_that_it_holds(
+    tracked: Workspace, journalled: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who goes on without it would do the epoch again, and MLflow would have it twice."""
+
+    def lost(*_: object) -> None:
+        raise ConnectionError("the machine is lost")
+
+    monkeypatch.setattr(MlflowSink, "_log_scores", lost)
+    with pytest.raises(ConnectionError, match="the machine is lost"):
+        sent(journalled, tracked.settings.home, workers=2)
+    assert tracked.run_to_resume(journalled.id).checkpoint.exists()
+
+
+def test_a_run_whose_checkpoint_was_freed_is_sent_all_the_same(workspace: Workspace, journalled: Run) -> None:
+    home = workspace.settings.home
+    run = Run(Path(shutil.copytree(journalled.folder, home / "runs" / journalled.id)))
+    run.checkpoint.unlink()
+    sink = MlflowSink(run.folder, f"sqlite:///{home / 'mlflow.db'}", "fashion-mnist", "fashion-mnist", home / "files")
+    for record in Journal(run.journal).read()[:-1]:
+        sink.send(record if record["key"] == "start" else record | {"workers": 2})
+
+
 def test_a_run_that_nobody_knows(tracked: Workspace, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     nowhere = "20260101-000000-00000"
     with pytest.raises(UserError, match="MLflow has no checkpoint of it"):
