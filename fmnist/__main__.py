@@ -76,6 +76,7 @@ def _told(error: BaseException) -> tuple[int, str]:
             return 1, ""
         case ModuleNotFoundError():
             extras = {"honcho": "up", "psutil": "up", "optuna": "cluster", "ray": "cluster"}
+            extras |= dict.fromkeys(("orjson", "prometheus_client", "python_multipart", "uvicorn"), "serve")
             extra = extras.get(error.name or "", "train")
             return (
                 1,

@@ -111,7 +111,7 @@ def tensorboard(host: str, port: Port, destinations: Destinations) -> Server:
     options += ["--samples_per_plugin", "images=1000"]
     if not is_loopback(host):  # under which names a network knows this machine, nobody can say
         return Server(port, _python("tensorboard.main", *options), {}, "/")
-    environment = {"ALLOWED_HOSTS": "", "PUBLISHED_PORT": str(port.number)}
+    environment = {"ALLOWED_HOSTS": netloc(host, port.number).rpartition(":")[0], "PUBLISHED_PORT": str(port.number)}
     return Server(port, _python("fmnist.tensorboard_server", *options), environment, "/")
 
 

@@ -22,7 +22,7 @@ _DATABASE = re.compile(r"sqlite|psycopg|sqlalche|could not extend file|database 
 
 def one_line(text: object) -> str:
     """`text` on one line, whatever a file name or a library's message holds, without an address's password."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "…@", " ".join(str(text).split()))
+    return re.sub(r"(?<=://)[^/\s]+@", "…@", " ".join(str(text).split()))
 
 
 def listing(names: Iterable[str]) -> str:

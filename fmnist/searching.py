@@ -130,13 +130,13 @@ def _search(
 
     board = Board(console)
     needs_cluster = isinstance(what, Plan) or has_trials_left(what)
-    with joined(address, concurrent) if needs_cluster else nullcontext() as cluster:
-        own = create_sweep(workspace.sweeps_root, what) if isinstance(what, Plan) else what
-        console.print(own.title, style="bold")
-        console.print(f"{len(data.train):,} images to train on, {len(data.validation):,} to compare by")
-        commit, wait = _tracking(workspace, own)
-        found = run_sweep(own, images_of(data), commit, board, cluster)
     try:
+        with joined(address, concurrent) if needs_cluster else nullcontext() as cluster:
+            own = create_sweep(workspace.sweeps_root, what) if isinstance(what, Plan) else what
+            console.print(own.title, style="bold")
+            console.print(f"{len(data.train):,} images to train on, {len(data.validation):,} to compare by")
+            commit, wait = _tracking(workspace, own)
+            found = run_sweep(own, images_of(data), commit, board, cluster)
         wait(board.phase)
     finally:
         board.end()

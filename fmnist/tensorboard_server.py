@@ -15,7 +15,8 @@ Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 def allowed_hosts(names: str, port: str) -> set[str]:
     """As a `Host` header has them. `names`: further ones than this machine's own, with commas."""
     further = [name.strip().lower() for name in names.split(",") if name.strip()]
-    return {*further, *(f"{name}:{port}" for name in ["localhost", "127.0.0.1", "[::1]", *further])}
+    known = ["localhost", "127.0.0.1", "[::1]", *further]
+    return {*known, *(f"{name}:{port}" for name in known)}  # browsers leave the usual port out
 
 
 def guarded(tensorboard: Wsgi, allowed: set[str]) -> Wsgi:

@@ -240,13 +240,18 @@ def test_what_is_unexpected_is_one_line_too(fmnist: Command, monkeypatch: pytest
     assert err == "fmnist: unexpected TypeError: a bug; see it whole with --debug, and report it\n"
 
 
-def test_a_missing_package_says_how_to_get_it(fmnist: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    code, _, err = fmnist("evaluate", "x.onnx")
-    assert code == 1
-    assert (
-        err == "fmnist: onnxruntime: is not installed; in the checkout: make setup, or pip install '.[train]'\n"
-    )
+@pytest.mark.parametrize(
+    ("missing", "command", "extra"), [("onnxruntime", "evaluate x.onnx", "train"), ("uvicorn", "serve", "serve")]
+)
+def test_a_missing_package_says_how_to_get_it(
+    fmnist: Command, monkeypatch: pytest.MonkeyPatch, missing: str, command: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    for name in [name for name in sys.modules if name in ("fmnist.serve.server", "fmnist.serve.wiring")]:
+        monkeypatch.delitem(sys.modules, name)
+    code, _, err = fmnist(*command.split())
+    told = f"{missing}: is not installed; in the checkout: make setup, or pip install '.[{extra}]'"
+    assert (code, err) == (1, f"fmnist: {told}\n")
 
 
 def test_help_and_version(fmnist: Command) -> None:

@@ -33,6 +33,11 @@ def test_a_token_that_others_could_read_is_made_anew(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_tensorboard_knows_its_own_address(workspace: Workspace) -> None:
+    port = Port("TensorBoard", 6006, "")
+    assert embedded.tensorboard("127.0.0.2", port, workspace.destinations).environment["ALLOWED_HOSTS"] == "127.0.0.2"
+
+
 def test_no_command_holds_a_secret(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:hunter2@db/mlflow")
     destinations = Workspace(type(workspace.settings)()).destinations

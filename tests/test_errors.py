@@ -64,3 +64,4 @@ def test_a_full_disk_is_told_in_a_sentence(error: Exception, told: str) -> None:
 def test_an_address_is_told_without_its_password() -> None:
     told = str(UserError("MLflow at http://me:hunter2@host:5000/x", "does not answer postgresql://a:b@c/d"))
     assert told == "MLflow at http://…@host:5000/x: does not answer postgresql://…@c/d"
+    assert str(Failure("http://me:p@ss@host/x@y", "is away")) == "http://…@host/x@y: is away"

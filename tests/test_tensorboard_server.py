@@ -19,6 +19,7 @@ def tensorboard(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
         ("[::1]:6007", "200 OK"),
         ("Box.example.org:6007", "200 OK"),
         ("box.example.org", "200 OK"),  # behind a proxy on the usual port
+        ("localhost", "200 OK"),
         ("localhost:6006", "403 Forbidden"),
         ("attacker.example:6007", "403 Forbidden"),
         ("localhost.attacker.example:6007", "403 Forbidden"),

@@ -50,6 +50,8 @@ class Board:
         if not self.console.is_terminal and name != self._phase.partition(",")[0]:
             self.console.print(f"{text} …", style="dim")
         self._phase = text
+        if self.console.is_terminal and not self._live.is_started:  # no search was left to do
+            self._live.start()
 
     def end(self) -> None:
         """Nothing more comes."""
@@ -66,7 +68,7 @@ class Board:
 
     def _picture(self) -> Group:
         if self._plan is None:
-            return Group()
+            return Group(Text(self._phase, style="bold", no_wrap=True))
         running = [trial for trial in list(self._trials.values()) if trial.state == "running"]
         rows = [Text(row(trial, self._plan), style=STYLES["running"], no_wrap=True) for trial in running]
         return Group(*rows, Text(self._phase or self._state(self._plan), style="bold", no_wrap=True))

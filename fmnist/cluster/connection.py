@@ -77,7 +77,7 @@ def connected(
     notice(f"joining Ray at {address}" if address else "starting Ray")
     with ExitStack() as ends:
         folder = ends.enter_context(_short_folder()) if address is None else ""
-        ends.enter_context(_environment(QUIET | (JOINING if address else _own_environment(folder))))
+        ends.enter_context(_environment(QUIET | (JOINING if address else _own_environment())))
         with importing():
             import ray
         # It prints what befalls workers on stdout, which is for results: whoever needs them hears of it by itself.
@@ -87,7 +87,8 @@ def connected(
         ends.callback(ray.shutdown, wait_for_processes=True)
         with _signals_kept():
             if address is None:
-                _start(ray, cpus, folder, logs)
+                with _environment({OWNER: folder}):  # Ray's processes inherit it; what begins later is not Ray's
+                    _start(ray, cpus, folder, logs)
             else:
                 _join(ray, address, logs)
         yield _look_at(ray, address, cpus, given)
@@ -96,6 +97,14 @@ def connected(
 def processors() -> int:
     """Of this machine, those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def session_folder() -> str:
+    """Where Ray keeps its files on the machine of this process; what lies there goes when they do."""
+    import ray
+
+    own = ray.get_runtime_context()
+    return f"{own.get_temp_dir()}/{own.get_session_name()}"
 
 
 def _start(ray: Any, cpus: int, folder: str, logs: bool) -> None:
@@ -189,9 +198,9 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _own_environment(folder: str) -> dict[str, str]:
+def _own_environment() -> dict[str, str]:
     """A key of its own, or Ray would keep one in the user's home."""
-    own = {OWNER: folder, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _key()}
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _key()}
     own["RAY_worker_niceness"] = "0"  # else they compute after everything else that runs here
     return own
 

@@ -4,8 +4,10 @@ A trial may run where the sweep's folder is not, and the sweep may be watched fr
 So both talk to an actor: trials hand in records and checkpoints, and whoever holds the folder fetches and commits them.
 """
 
+import tempfile
 from typing import Any, NamedTuple
 
+from fmnist.cluster.connection import session_folder
 from fmnist.cluster.trial import Record
 from fmnist.sweep import split_key
 
@@ -34,6 +36,10 @@ class Desk:
 
     def kept(self, number: int) -> bytes | None:
         return self._kept.get(number)
+
+    def make_folder(self) -> str:
+        """On its machine, which is where Tune runs and wants one, among Ray's own files."""
+        return tempfile.mkdtemp(dir=session_folder())
 
     def collect(self) -> list[Letter]:
         """All letters since it was asked last."""

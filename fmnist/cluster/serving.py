@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
@@ -159,7 +159,8 @@ def serve_replicas(
         finally:
             with suppress(Exception):  # it never came so far
                 serve.delete(NAME)  # who waits for an answer gets it
-            serve.shutdown()
+            if not cluster.address or not serve.status().applications:  # else others' would end with it
+                serve.shutdown()
 
 
 def _run(make: Make, replicas: Replicas, front: Front) -> None:
@@ -187,8 +188,7 @@ def _check_free(address: str) -> None:
     """Raise Failure where Ray Serve is in use: its port is chosen once, by who comes first."""
     from ray import serve
 
-    running: Sequence[str] = ()
-    with suppress(Exception):  # it does not run
-        running = sorted(serve.status().applications)
-    if running:
-        raise Failure(f"Ray at {address}", f"serves {', '.join(running)} already; end that first: serve shutdown")
+    status = serve.status()
+    if status.applications or status.proxies:
+        running = ", ".join(sorted(status.applications)) or "nothing, at a port of its own,"
+        raise Failure(f"Ray at {address}", f"serves {running} already; end that first: serve shutdown")

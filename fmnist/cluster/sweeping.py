@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import threading
 import time
 import warnings
@@ -102,22 +101,20 @@ class _Search:
         self._board.begin(
             self._sweep.about, self._trials, f"{cluster.cpus} trial{'s' * (cluster.cpus != 1)} at a time on {place}"
         )
-        try:
-            warnings.simplefilter("ignore")  # Optuna's, on what is told it twice
-            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by its trial
-            self._run(images, cluster)
-        finally:
-            self._board.end()
+        warnings.simplefilter("ignore")  # Optuna's, on what is told it twice
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by its trial
+        self._run(images, cluster)
 
     def _run(self, images: Images, cluster: Cluster) -> None:
+        import ray
+
         from fmnist.cluster.desk import open_desk
         from fmnist.cluster.tuning import make_tuner
 
-        scratch = self._sweep.folder / ".scratch-ray"
-        shutil.rmtree(scratch, ignore_errors=True)  # of a stretch that was killed
         try:
             desk = open_desk(cluster.node, self._kept())
-            fit = _Fit(make_tuner(self._sweep.about, self._trials, images, desk, cluster.cpus, scratch))
+            place = ray.get(desk.make_folder.remote(), timeout=PATIENCE)
+            fit = _Fit(make_tuner(self._sweep.about, self._trials, images, desk, cluster.cpus, place))
             fit.start()
             while fit.is_alive():
                 check_signals()
@@ -134,8 +131,6 @@ class _Search:
                 f"the cluster failed ({type(error).__name__}: {one_line(error)[:200]}); what is over is kept, "
                 f"go on with: {self._sweep.resume_command}",
             ) from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
 
     def _kept(self) -> dict[int, bytes]:
         """The checkpoints of trials that were cut off. A damaged one is left out: its trial begins anew."""

@@ -5,7 +5,7 @@ So its folder, checkpoint, journal, signals and display are those of any trainin
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -82,7 +82,8 @@ class ClusterEngine(Engine):
             self.waited = time.perf_counter() - started
             yield
         finally:
-            ray.kill(self._coordinator)  # and with it all that it has begun
+            with suppress(ConnectionError):  # to a cluster far away: it may be what failed
+                ray.kill(self._coordinator)  # and with it all that it has begun
 
     def train_epoch(self, data: Split, epoch: int, on_step: Callable[[int], None] = lambda images: None) -> EpochResult:
         """Have every image trained on once; `on_step` is told now and then how many are done."""
@@ -108,6 +109,6 @@ class ClusterEngine(Engine):
 
         try:
             return ray.get(getattr(self._coordinator, method).remote(*arguments), timeout=ANSWER)
-        except ray.exceptions.RayError as error:
-            reason = one_line(error)[:200]
-            raise Failure("Ray", f"is gone from this machine ({reason}); see that it runs, and has memory") from error
+        except (ray.exceptions.RayError, ConnectionError) as error:
+            place, reason = self.team.cluster.address or "this machine", one_line(error)[:200]
+            raise Failure("Ray", f"is gone from {place} ({reason}); see that it runs, and has memory") from error

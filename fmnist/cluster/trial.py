@@ -78,17 +78,20 @@ def _train(number: int, config: TrainConfig, checkpoint: Any, images: Images, po
     engine = make_engine(config, images.classes, DEVICE)
     if checkpoint.epoch:
         engine.load_state(checkpoint.state)
+
+    def tell(record: Record, state: bytes | None = None) -> None:
+        last = checkpoint.finished and record is checkpoint.records[-1]
+        post.send(number, _epoch_record(number, record), state)
+        if last:
+            post.send(number, end_record(number, checkpoint.epoch, "completed"))
+        report(_reported(record, last=last))
+
     for record in checkpoint.records:
-        post.send(number, _epoch_record(number, record))
-        report(_reported(record, last=False))
+        tell(record)
     clock = time.perf_counter()
     while not checkpoint.finished:
         clock = do_epoch(checkpoint, images, engine, Silent(), clock)
-        record = checkpoint.records[-1]
-        post.send(number, _epoch_record(number, record), _packed(checkpoint))
-        if checkpoint.finished:
-            post.send(number, end_record(number, checkpoint.epoch, "completed"))
-        report(_reported(record, last=checkpoint.finished))
+        tell(checkpoint.records[-1], _packed(checkpoint))
 
 
 def _facts(config: TrainConfig) -> dict[str, str]:

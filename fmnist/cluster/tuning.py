@@ -7,7 +7,6 @@ told to the search and to the scheduler as if it had just been seen; what was cu
 import math
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,7 +39,7 @@ def first_rung(epochs: int) -> int:
     return math.ceil(epochs / 3)
 
 
-def make_tuner(plan: Plan, trials: Mapping[int, Trial], images: Images, desk: Any, concurrent: int, place: Path) -> Any:
+def make_tuner(plan: Plan, trials: Mapping[int, Trial], images: Images, desk: Any, concurrent: int, place: str) -> Any:
     """What is left of the sweep. `place`: a folder for what Tune writes, which nobody needs later."""
     over = [trial for trial in trials.values() if trial.state != "running"]
     search = make_search(plan, trials)
@@ -59,7 +58,7 @@ def make_tuner(plan: Plan, trials: Mapping[int, Trial], images: Images, desk: An
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(place),
+            storage_path=place,
             verbose=0,
             callbacks=[Ends(desk)],
             failure_config=tune.FailureConfig(max_failures=TRIES - 1),

@@ -55,10 +55,12 @@ def run_workers(plan: Plan) -> None:
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.config import LoggingConfig
 
+    from fmnist.cluster.connection import session_folder
     from fmnist.cluster.network import OnRaysNetwork
 
     each = {"CPU": 1} | ({"GPU": 1} if plan.device == "cuda" else {})
-    with tempfile.TemporaryDirectory() as folder:  # Ray Train wants one; what is saved is saved by the driver
+    # Ray Train wants a folder, though it is the driver that saves. It goes with Ray's own: this process is killed.
+    with tempfile.TemporaryDirectory(dir=session_folder()) as folder:
         TorchTrainer(
             work,
             train_loop_config={"plan": plan, "coordinator": ray.get_runtime_context().current_actor},

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fmnist.errors import Failure, UserError
+from fmnist.errors import Failure, UserError, one_line
 from fmnist.files import make_folder, read_sealed, write_sealed
 from fmnist.serve.model import Model, load_model
 from fmnist.serve.releases import Absent, Release, Source
@@ -24,6 +24,11 @@ class Refusal(NamedTuple):
     reason: str
     time: float
     """Unix time."""
+
+
+def _mark(release: Release) -> tuple[str, str]:
+    """What tells two releases apart: a file keeps its name when another replaces it."""
+    return release.version, release.sha256
 
 
 class Keeper:
@@ -41,6 +46,7 @@ class Keeper:
         self.trouble: str | None = None
         """Why the registry can't be asked now."""
         self.refusal: Refusal | None = None
+        self._refused: tuple[str, str] | None = None
         self.swaps = self.refusals = 0
         self.from_cache = False
         self.looked = False
@@ -61,10 +67,7 @@ class Keeper:
 
     def _look_again_and_again(self) -> None:
         while not self._ending.is_set():
-            try:
-                self.look()
-            except Exception:  # whatever it is, the model that there is goes on answering
-                log.exception("looking for a new model failed")
+            self.look()
             self.looked = True
             self._ending.wait(self._interval)
 
@@ -77,16 +80,21 @@ class Keeper:
             self._tell(None if release or self.model is None else "the registry names no champion any more")
         except (Absent, UserError) as error:
             self._tell(str(error))
-            if self.model is None:
-                self._remember()
+        except Exception as error:  # whatever it is, the model that there is goes on answering
+            told = f"looking for a new model failed ({type(error).__name__}: {one_line(error)[:120]}); see the log"
+            if told != self.trouble:
+                log.exception("looking for a new model failed")
+            self._tell(told)
+        if self.model is None and (self.trouble or self.refusal):
+            self._remember()
 
     def _is_known(self, release: Release) -> bool:
         now, refused = self.model, self.refusal
-        if now and (now.release.version, now.release.sha256) == (release.version, release.sha256):
+        if now and _mark(now.release) == _mark(release):
             self.from_cache = False  # the registry itself names it
-            self.refusal = None if refused and refused.version != release.version else refused
+            self.refusal = None
             return True
-        return bool(refused and refused.version == release.version and time.time() - refused.time < REFUSED_SECONDS)
+        return bool(refused and self._refused == _mark(release) and time.time() - refused.time < REFUSED_SECONDS)
 
     def _take_over(self, release: Release) -> None:
         try:
@@ -94,8 +102,8 @@ class Keeper:
         except Absent:
             raise
         except (Failure, UserError) as error:
-            first = self.refusal is None or self.refusal.version != release.version
-            self.refusal = Refusal(release.version, str(error), time.time())
+            first = self.refusal is None or self._refused != _mark(release)
+            self.refusal, self._refused = Refusal(release.version, str(error), time.time()), _mark(release)
             if first:
                 self.refusals += 1
                 log.error("a model is refused", extra={"version": release.version, "reason": str(error)})

@@ -32,7 +32,7 @@ IN_FLIGHT = Gauge("fmnist_requests_in_flight", "Requests that are being answered
 _MODEL = Gauge("fmnist_model_info", "The model that answers: always 1", ["version", "sha256"], registry=REGISTRY)
 _SWAPS = Gauge("fmnist_model_swaps", "How often a new model took over", registry=REGISTRY)
 _REFUSALS = Gauge("fmnist_model_refusals", "How many new models were refused", registry=REGISTRY)
-_REGISTRY_UP = Gauge("fmnist_registry_up", "Whether the registry answers: 1 or 0", registry=REGISTRY)
+_REGISTRY_UP = Gauge("fmnist_registry_up", "Whether the registry answers, and names a model: 1 or 0", registry=REGISTRY)
 _FROM_CACHE = Gauge("fmnist_model_from_cache", "Whether the model was kept from before a restart", registry=REGISTRY)
 
 

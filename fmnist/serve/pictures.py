@@ -1,12 +1,14 @@
 """What a request holds -> uint8 [N, 28, 28]."""
 
 import asyncio
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from fmnist.data.formats import SIDE
 from fmnist.errors import UserError
@@ -19,6 +21,7 @@ AT_ONCE = 256 * 256
 """Pixels of a picture that is decoded in the loop's thread: about a millisecond."""
 _MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
 _pool = ThreadPoolExecutor(1, "pictures")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own limit is lower
 
 
 def is_picture(content: bytes) -> bool:
@@ -29,11 +32,13 @@ async def from_pictures(files: list[tuple[str, bytes]], limits: Limits) -> NDArr
     """(name for messages, PNG, JPEG or WebP) -> uint8 [N, 28, 28]. Raises Refused."""
     if len(files) > limits.images:
         raise Refused(413, f"{len(files):,} pictures: {limits.images:,} at most fit into a request; send several")
-    images = [await _decoded(name, content, limits) for name, content in files]
+    images = [await _decoded(name, content, limits, apart=len(files) > 1) for name, content in files]
     return np.stack(images) if len(images) > 1 else images[0][None]
 
 
-async def _decoded(name: str, content: bytes, limits: Limits) -> NDArray[np.uint8]:
+async def _decoded(name: str, content: bytes, limits: Limits, *, apart: bool) -> NDArray[np.uint8]:
+    if apart:
+        await asyncio.sleep(0)  # others are answered between two pictures
     try:
         picture = open_picture(content, name)
         pixels = picture.width * picture.height
@@ -43,6 +48,8 @@ async def _decoded(name: str, content: bytes, limits: Limits) -> NDArray[np.uint
             return read_picture(picture, name)
         return await asyncio.get_running_loop().run_in_executor(_pool, read_picture, picture, name)
     except UserError as error:
+        if isinstance(error.__cause__, Image.DecompressionBombError):  # Pillow's own limit, some 180 million pixels
+            raise Refused(413, f"{name}: has too many pixels; give {limits.pixels:,} at most") from error
         raise Refused(400, str(error)) from error
 
 

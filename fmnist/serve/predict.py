@@ -42,8 +42,8 @@ class Predict:
             return TOP, False
         given = request.parameters()
         top, show = given.pop("top", str(TOP)), given.pop("image", "0")
-        if not (top.isascii() and top.isdigit() and 1 <= int(top[:6]) <= 1000):
-            raise Refused(400, f"top={top[:20]}: is no number of classes; give 1 or more")
+        if not (top.isascii() and top.isdigit() and len(top) <= 4 and 1 <= int(top) <= 1000):
+            raise Refused(400, f"top={top[:20]}: is no number of classes; give one from 1 to 1000")
         if show not in ("0", "1", "false", "true"):
             raise Refused(400, f"image={show[:20]}: is neither true nor false; give image=1 for what the model saw")
         if given:
@@ -113,6 +113,7 @@ class _Form:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._parts = 0
         self.files: list[tuple[str, bytes]] = []
         self.callbacks: Any = {
             "on_part_begin": self._begin,
@@ -137,5 +138,6 @@ class _Form:
         if self._name is not None:
             shown = self._name.decode("utf-8", "replace")[:60]
             self.files.append((f"picture {len(self.files) + 1} ({shown!a})", bytes(self._content)))
-        if len(self.files) > self._limits.images:
-            raise Refused(413, f"more than {self._limits.images:,} pictures: do not fit into a request; send several")
+        self._parts += 1
+        if self._parts > self._limits.images:
+            raise Refused(413, f"more than {self._limits.images:,} parts: do not fit into a request; send several")

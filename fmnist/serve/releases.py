@@ -1,5 +1,7 @@
 """Models that may be served, and where they come from: a file here, MLflow's registry in `rest.py` and `sqlite.py`."""
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -114,6 +116,12 @@ def local_file(folder: str, name: str) -> Path | None:
     """A file in a folder that MLflow names as a path or a file:// address; None where it isn't there."""
     place = file_of(folder)
     return place / name if place and (place / name).is_file() else None
+
+
+def parsed(content: bytes) -> Any:
+    """What a run's JSON file holds; None where it is damaged."""
+    with suppress(ValueError):
+        return json.loads(content)
 
 
 def gone(name: str, release: Release) -> Failure:

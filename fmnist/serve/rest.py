@@ -8,13 +8,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlparse
 
-from fmnist.errors import Failure, one_line
+from fmnist.errors import Failure, no_room, one_line
 from fmnist.registry import CHAMPION, RUN_ID_TAG
-from fmnist.serve.releases import PATIENCE, Absent, Release, described, gone, kind_of, local_file
+from fmnist.serve.releases import PATIENCE, Absent, Release, described, gone, kind_of, local_file, parsed
 
 LARGEST = 1 << 30
 """Bytes of a file that MLflow is believed."""
@@ -58,7 +59,7 @@ class RestSource:
     def report(self, release: Release, name: str) -> Any:
         run = self._api("runs/get", run_id=release.mlflow_run)
         content = self._file(run["run"]["info"]["artifact_uri"], name) if run else None
-        return None if content is None else json.loads(content.read_bytes() if isinstance(content, Path) else content)
+        return None if content is None else parsed(content.read_bytes() if isinstance(content, Path) else content)
 
     def _file(self, root: str, name: str, folder: Path | None = None) -> Any:
         """An artifact: its bytes, or where a `folder` is given, its path. None where it isn't there."""
@@ -73,9 +74,16 @@ class RestSource:
                 return None
             if folder is None:
                 return answer.read(LARGEST)
-            with (folder / Path(name).name).open("wb") as file:
-                shutil.copyfileobj(answer, file)
-            return folder / Path(name).name
+            path = folder / Path(name).name
+            with path.open("wb") as file:
+                try:
+                    shutil.copyfileobj(answer, file)
+                    file.flush()
+                except OSError as error:
+                    if full := no_room(error):  # here, not MLflow's
+                        raise Absent(path, full) from error
+                    raise
+            return path
 
     def _api(self, what: str, **query: str) -> Any:
         """MLflow's answer, None where it says that there is no such thing."""
@@ -92,7 +100,7 @@ class RestSource:
             if not _says_missing(error):
                 raise Absent(f"MLflow at {self._place}", f"answers {error.code}; see its log") from error
             yield None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             reason = one_line(getattr(error, "reason", error))[:120]
             raise Absent(f"MLflow at {self._place}", f"does not answer ({reason}); start it") from error
 

@@ -3,7 +3,6 @@
 The tables are those of the MLflow version in constraints.txt; a test asks a database that MLflow itself made.
 """
 
-import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any
 
 from fmnist.errors import one_line
 from fmnist.registry import CHAMPION, RUN_ID_TAG
-from fmnist.serve.releases import PATIENCE, Absent, Release, described, gone, kind_of, local_file
+from fmnist.serve.releases import PATIENCE, Absent, Release, described, gone, kind_of, local_file, parsed
 
 
 class SqliteSource:
     """A version in MLflow's SQLite database, which is read only."""
 
     def __init__(self, path: Path, name: str, reference: str = CHAMPION) -> None:
-        self._path, self._name, self._reference = path, name, reference
+        self._path, self._name, self._reference = path.resolve(), name, reference
 
     def find(self) -> Release | None:
         if not self._path.exists():
@@ -51,7 +50,7 @@ class SqliteSource:
     def report(self, release: Release, name: str) -> Any:
         place = "SELECT artifact_uri AS place FROM runs WHERE run_uuid = :run"
         path = self._file(name, place, run=release.mlflow_run)
-        return None if path is None else json.loads(path.read_bytes())
+        return parsed(path.read_bytes()) if path else None
 
     def _file(self, name: str, query: str, **values: Any) -> Path | None:
         rows = self._rows(query, **values)

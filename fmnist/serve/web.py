@@ -132,6 +132,8 @@ def unpacked(body: bytes, encoding: bytes, limit: int) -> bytes:
         raise Refused(400, f"the body: is damaged {encoding.decode()}; send it whole") from error
     if len(content) > limit:
         raise _too_large(limit)
+    if unpacker.unused_data:
+        raise Refused(400, f"the body: more follows where its {encoding.decode()} ends; send it in one piece")
     if not unpacker.eof:
         raise Refused(400, f"the body: its {encoding.decode()} ends too early; send it whole")
     return content

@@ -71,7 +71,7 @@ def run_service(
     plan = make_plan(workspace, model, host, number)
     address = address or os.environ.get("RAY_ADDRESS")
     if replicas is None or not address:
-        check_ports(host, [Port("the service", number, Settings.variable("service_port"))])
+        check_ports(host, [Port("the service", number, "--port" if port else Settings.variable("service_port"))])
     if not is_loopback(host) and not settings.api_key_file:
         print_notice(f"{host}: whoever reaches this address can ask; FMNIST_API_KEY_FILE asks them for a key")
     where = f"http://{netloc(host, number)}"
@@ -94,12 +94,13 @@ def make_plan(workspace: Workspace, model: str, host: str, port: int) -> Plan:
     """What the service for `model` is made of. Raises UserError."""
     settings = workspace.settings
     source, kept = _source(workspace, model)
+    name, wanted = split_address(model, settings.model_name)
     return Plan(
         source=source,
         cache=settings.home / "serving" / kept if kept else None,
         interval=settings.poll_seconds,
-        missing=f"{settings.model_name} has no {model} yet; train one: fmnist train",
-        model_name=settings.model_name,
+        missing=f"{name} has no {wanted} yet; train one: fmnist train",
+        model_name=name,
         guard=Guard(_hosts(settings, host, port), read_key(settings.api_key_file) if settings.api_key_file else None),
         links=_links(workspace),
         log_share=settings.log_share,

@@ -50,7 +50,7 @@ def test_more_processors_than_there_are_are_refused_before_ray_is_imported(monke
 def test_the_environment_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")  # what somebody has set stands
     before = dict(os.environ)
-    with connection._environment(connection.QUIET | connection._own_environment("/folder")):
+    with connection._environment(connection.QUIET | connection._own_environment()):
         assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
         assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
     assert dict(os.environ) == before

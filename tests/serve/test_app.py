@@ -80,6 +80,7 @@ def test_a_body_arrives_in_pieces_and_packed(call: Any, picture: Any) -> None:
         (gzip.compress(bytes(10**7)), {"Content-Encoding": "gzip"}, 413, "the body: is more than 2,000 bytes"),
         (b"no gzip at all", {"Content-Encoding": "gzip"}, 400, "the body: is damaged gzip"),
         (gzip.compress(bytes(784))[:-12], {"Content-Encoding": "gzip"}, 400, "the body: its gzip ends too early"),
+        (gzip.compress(bytes(784)) * 2, {"Content-Encoding": "gzip"}, 400, "the body: more follows where its"),
         (b"x", {"Content-Encoding": "br"}, 415, "Content-Encoding 'br': is not known"),
     ],
 )

@@ -170,6 +170,26 @@ def test_across_a_restart_without_the_registry_the_kept_model_answers(
     assert (version(again), again.from_cache) == ("1", False)
 
 
+def test_at_a_start_a_refused_model_leaves_the_kept_one_to_answer(bad: tuple[ListSource, Path], tmp_path: Path) -> None:
+    source, path = bad
+    Keeper(source, tmp_path / "cache").look()
+    source.now = 1
+    path.write_bytes(b"no model")
+    again = Keeper(source, tmp_path / "cache")
+    again.look()
+    assert (version(again), again.from_cache, again.trouble) == ("1", True, None)
+    assert again.refusal is not None and again.refusal.version == "2"
+
+
+def test_at_a_start_an_unforeseen_error_leaves_the_kept_one_to_answer(source: ListSource, tmp_path: Path) -> None:
+    Keeper(source, tmp_path).look()
+    source.find = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    again = Keeper(source, tmp_path)
+    again.look()
+    assert (version(again), again.from_cache) == ("1", True)
+    assert again.trouble == "looking for a new model failed (ZeroDivisionError: division by zero); see the log"
+
+
 @pytest.mark.parametrize("which", ["*.onnx.sealed", "last.json"])
 def test_a_kept_model_that_was_damaged_is_not_used(source: ListSource, tmp_path: Path, which: str) -> None:
     Keeper(source, tmp_path).look()
@@ -203,6 +223,25 @@ def test_a_file_that_is_replaced_is_taken_over(models: list[Path], tmp_path: Pat
     keeper.look()
     assert keeper.model is not before
     assert keeper.swaps == 1
+
+
+def test_a_file_is_told_apart_from_one_of_its_name_that_was_refused(models: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(models[0].read_bytes())
+    keeper = Keeper(FileSource(path), None)
+    keeper.look()
+    path.write_bytes(models[1].read_bytes()[:1000])  # as while it is being copied
+    keeper.look()
+    assert keeper.refusal is not None
+    path.write_bytes(models[1].read_bytes())
+    keeper.look()
+    assert (keeper.refusal, keeper.swaps) == (None, 1)
+    path.write_bytes(b"no model")
+    keeper.look()
+    assert keeper.refusals == 2
+    path.write_bytes(models[1].read_bytes())
+    keeper.look()
+    assert (keeper.refusal, keeper.swaps) == (None, 1)
 
 
 def test_an_unforeseen_error_does_not_end_the_looking(source: ListSource, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import io
 import json
 import tracemalloc
@@ -9,7 +10,7 @@ from PIL import Image
 
 from fmnist.predictor import Predictor
 from fmnist.serve.limits import Limits
-from fmnist.serve.pictures import from_numbers
+from fmnist.serve.pictures import from_numbers, from_pictures
 from fmnist.serve.predict import parse_multipart
 from fmnist.serve.service import Service
 from fmnist.serve.web import Refused
@@ -85,7 +86,9 @@ def test_top_and_image_are_given_as_asked(call: Any, picture: Any) -> None:
 @pytest.mark.parametrize(
     ("query", "said"),
     [
-        ("top=0", "top=0: is no number of classes; give 1 or more"),
+        ("top=0", "top=0: is no number of classes; give one from 1 to 1000"),
+        ("top=1001", "top=1001: is no number"),
+        pytest.param(f"top={'0' * 5000}1", "top=00000000000000000000: is no number", id="5001 digits"),
         ("top=x", "top=x: is no number"),
         ("image=maybe", "image=maybe: is neither true nor false"),
         ("topp=1", "topp: is no parameter; there are top and image"),
@@ -156,12 +159,40 @@ def test_too_many_images_and_too_many_pixels(call: Any, service: Service) -> Non
         413,
         "the picture: has 25,000,000 pixels; give 20,000,000 at most",
     )
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 10_000)).save(bomb, "PNG")  # more than Pillow itself opens
+    reply = call("POST", "/predict", bomb.getvalue(), {"Content-Type": "image/png"})
+    assert (reply.status, reply.json["detail"]) == (413, "the picture: has too many pixels; give 20,000,000 at most")
 
 
 def test_a_form_with_more_files_than_fit() -> None:
     body, headers = form(*(('name="a"; filename="a"', b"x") for _ in range(3)))
-    with pytest.raises(Refused, match="more than 2 pictures"):
+    with pytest.raises(Refused, match="more than 2 parts"):
         parse_multipart(headers["Content-Type"].encode(), body, Limits(images=2))
+
+
+def test_fields_that_are_no_files_count_too() -> None:
+    body, headers = form(*(('name="a"', b"") for _ in range(3)), ('name="a"; filename="a"', b"x"))
+    with pytest.raises(Refused, match="more than 2 parts"):
+        parse_multipart(headers["Content-Type"].encode(), body, Limits(images=2))
+
+
+def test_others_are_answered_between_the_pictures_of_a_form(picture: Any) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def both() -> None:
+        beside = asyncio.create_task(others())
+        await from_pictures([("a", png(picture))] * 5, Limits())
+        beside.cancel()
+
+    asyncio.run(both())
+    assert turns >= 4
 
 
 def test_a_long_text_among_numbers_takes_no_memory_for_each_of_them(call: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,7 @@ from fmnist.errors import Failure, UserError
 from fmnist.registry import Registry
 from fmnist.run import Run
 from fmnist.serve.keeper import Keeper
-from fmnist.serve.releases import Absent, FileSource, Source
+from fmnist.serve.releases import Absent, FileSource, Release, Source, parsed
 from fmnist.serve.rest import RestSource
 from fmnist.serve.sqlite import SqliteSource
 from fmnist.serve.wiring import make_service
@@ -48,6 +49,13 @@ def test_sqlite_tells_what_mlflow_tells(database: Path, reference: str, tmp_path
     assert keeper.model is not None
     assert keeper.model.confusion is not None
     assert sum(map(sum, keeper.model.confusion)) == 100
+
+
+def test_a_database_is_found_by_a_relative_path_too(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(database.parent)
+    release = SqliteSource(Path(database.name), NAME).find()
+    assert release is not None
+    assert release.version == "1"
 
 
 def test_sqlite_follows_the_alias(database: Path) -> None:
@@ -130,6 +138,45 @@ def test_rest_shows_no_password_and_sends_it(server: str) -> None:
         RestSource(f"http://me:secret@{server}", NAME).find()
     assert "secret" not in str(told.value)
     assert FakeServer.seen[0][2] == "Basic bWU6c2VjcmV0"
+
+
+def test_what_speaks_no_http_is_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+        threading.Thread(target=greet, daemon=True).start()
+        with pytest.raises(Absent, match=r"does not answer \(SSH-2.0-OpenSSH\); start it"):
+            RestSource(f"http://127.0.0.1:{listening.getsockname()[1]}", NAME).find()
+
+
+def test_a_full_disk_here_is_not_mlflows(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    FakeServer.answers = {
+        "model-versions/get-download-uri": (200, {"artifact_uri": "mlflow-artifacts:/1/models/m-1"}),
+        "/api/2.0/mlflow-artifacts/artifacts/1/models/m-1/model.onnx": (200, b"x"),
+    }
+    with pytest.raises(Absent, match=r"model.onnx: its disk is full \(No space left on device\); make room there"):
+        RestSource(f"http://{server}", NAME).fetch(Release("1", ""), tmp_path)
+
+
+def test_a_report_that_is_damaged_is_none() -> None:
+    assert parsed(b'{"images": [') is None
+    assert parsed(b"[1]") == [1]
+
+
+def test_another_models_version_answers_under_its_own_name(workspace: Workspace) -> None:
+    service = make_service(workspace, "models:/other/3", "127.0.0.1", 8000)
+    service.keeper.look()
+    service.keeper.looked = True
+    assert service.model_name == "other"
+    assert service.keeper.absence == "other has no 3 yet; train one: fmnist train"
 
 
 def test_rest_that_does_not_answer_is_away() -> None:

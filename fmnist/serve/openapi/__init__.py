@@ -18,9 +18,10 @@ _TAGS = {
     own.PAGES: "For people.",
 }
 _ABOUT = """\
-One model answers, the registry's champion; every answer names its version. Where the service was started with an API
-key, send `Authorization: Bearer KEY`. A request may carry an `X-Request-Id` of letters, digits, `-`, `_` and `.`, 64 at
-most; its answer and its log lines carry it too. Bodies may be gzip or deflate, as `Content-Encoding` then says.
+One model answers, the registry's champion or what the service was started with; `/predict` and `/v2` name its version.
+Where there is an API key, send `Authorization: Bearer KEY`. A request may carry an `X-Request-Id` of letters, digits,
+`-`, `_` and `.`, 64 at most; its answer and its log lines carry it too. Bodies may be gzip or deflate, as
+`Content-Encoding` then says.
 """
 
 
