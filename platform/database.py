@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 from engine import ROOT, Trouble, compose, containers, stream
+from starting import prepare
 
 CURRENT, NEXT = "mlflow", "mlflow_next"
 """The one that MLflow uses, and one that is to take its place."""
@@ -22,13 +23,18 @@ def kept_name(time: str) -> str:
     return f"{CURRENT}_before_{time.replace('-', '_')}"
 
 
+def wake() -> None:
+    prepare()  # after a reset there are no secrets
+    compose("up", "--detach", "--wait", "postgres", capture_output=True)
+
+
 @contextlib.contextmanager
 def awake() -> Iterator[None]:
     """Postgres runs, in a platform that was stopped too; then it is stopped again."""
     if any(container["Service"] == "postgres" and container["State"] == "running" for container in containers()):
         yield
         return
-    compose("up", "--detach", "--wait", "postgres", capture_output=True)
+    wake()
     try:
         yield
     finally:
@@ -113,8 +119,8 @@ def check_dump(file: Path) -> None:
 def load(file: Path) -> None:
     """Make the next database, of what was dumped."""
     make_next()
-    user = ("--username", "postgres", "--no-owner", "--no-privileges", "--role=mlflow")
-    _feed(file, "pg_restore", *user, "--exit-on-error", "--dbname", NEXT)
+    user = ("--username", "mlflow")  # not as superuser: a dump is SQL, and maybe a stranger's
+    _feed(file, "pg_restore", *user, "--no-owner", "--no-privileges", "--exit-on-error", "--dbname", NEXT)
 
 
 def _feed(file: Path, *command: str) -> None:

@@ -129,6 +129,7 @@ def _stage(chosen: Path, manifest: dict[str, Any]) -> dict[str, Any]:
             database.load(chosen / DUMP)
             check_counts(counts, database.counts(database.NEXT))
             migrate()
+            check_untrained()  # one may have begun meanwhile
         except BaseException as error:
             finish(plan)
             if isinstance(error, OSError):
@@ -152,6 +153,8 @@ def _move_on_paper(unpacked: Path, manifest: dict[str, Any]) -> None:
     for host in ("localhost", "127.0.0.1"):
         changes[f'"mlflow http://{host}:{manifest["platform"]["mlflow_port"]}"'] = f'"mlflow http://{host}:{port}"'
     for file in (file for name in TRACKED for file in unpacked.glob(f"{name}/*/shipping.json")):
+        if file.is_symlink() or file.parent.is_symlink():  # else a set might have any file changed
+            continue
         content = file.read_text()
         for old, new in changes.items():
             content = content.replace(old, new)

@@ -23,7 +23,7 @@ from engine import ROOT, Trouble
 
 FORM = 1
 MANIFEST, DUMP, ARTIFACTS = "manifest.json", "mlflow.dump", "artifacts.tar"
-FOLDERS = {name: ROOT / "var" / name for name in ("runs", "sweeps", "tensorboard")} | {"notebooks": ROOT / "notebooks"}
+FOLDERS = {**{name: ROOT / "var" / name for name in ("runs", "sweeps", "tensorboard")}, "notebooks": ROOT / "notebooks"}
 """What the host keeps itself: name of its archive -> where it is."""
 TRACKED = "runs", "sweeps"
 """Those of them whose folders each note how far their records were sent."""
@@ -61,11 +61,12 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """All of it or nothing, for its owner alone."""
+def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """All of it or nothing, with this mode, whatever the umask."""
     part = path.with_name(f".{path.name}.tmp")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(content)
+        os.fchmod(file.fileno(), mode)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
@@ -178,7 +179,7 @@ def unpack(archive: Path, folder: Path) -> None:
                     os.fsync(file.fileno())
                 path.chmod(info.mode & 0o777)
                 os.utime(path, (info.mtime, info.mtime))
-    for path, target in links:  # last: nothing is written through them
+    for path, target in sorted(links, reverse=True):  # last, inner ones first: nothing is made through them
         path.symlink_to(target)
     for path, mode in modes:
         sync(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import secrets
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from engine import ROOT, Trouble, check_engine, compose, containers, docker, has_profile, project, settings
 from ports import Wanted, number_problem, taken_problem
+from sets import write_whole
 
 SERVICES = {  # whose pages a browser opens: name, setting, default
     "notebook": ("JupyterLab", "FMNIST_NOTEBOOK_PORT", "8888"),
@@ -29,15 +31,23 @@ GENERATED = ("postgres_password", "mlflow_database_password", "jupyter_token", "
 def prepare() -> None:
     """Make what a first start needs: .env, secrets, folders. What is there stays as it is."""
     if not (ROOT / ".env").exists():
-        _write(ROOT / ".env", _first_settings(), 0o644)
+        write_whole(ROOT / ".env", _first_settings().encode(), 0o644)
     _make_secrets()
     owner = settings()
     for name in (*WRITTEN, "data"):
         (ROOT / name).mkdir(parents=True, exist_ok=True)
     if os.geteuid() == 0 and owner.get("PLATFORM_UID", "").isdigit():  # the notebook runs as somebody else
         for name in WRITTEN:
-            for path in [ROOT / name, *(ROOT / name).rglob("*")]:
-                os.chown(path, int(owner["PLATFORM_UID"]), int(owner["PLATFORM_GID"]), follow_symlinks=False)
+            _hand_over(ROOT / name, int(owner["PLATFORM_UID"]), int(owner["PLATFORM_GID"]))
+
+
+def _hand_over(folder: Path, uid: int, gid: int) -> None:
+    """By descriptors: what runs in the notebook can put no link to other files in the way meanwhile."""
+    os.chown(folder, uid, gid, follow_symlinks=False)
+    for _, folders, files, here in os.fwalk(folder):
+        for name in (*folders, *files):
+            with contextlib.suppress(FileNotFoundError):  # it was replaced or deleted meanwhile
+                os.chown(name, uid, gid, dir_fd=here, follow_symlinks=False)
 
 
 def _first_settings() -> str:
@@ -62,19 +72,11 @@ def _make_secrets() -> None:
             "restore it, or delete the database with make reset"
         )
     for name in missing:  # containers read them as other users: the folder is what keeps people out
-        _write(folder / name, made[name], 0o644)
+        write_whole(folder / name, made[name].encode(), 0o644)
 
 
 def _has_database() -> bool:
     return docker("volume", "inspect", f"{project()}_database", check=False, capture_output=True).returncode == 0
-
-
-def _write(path: Path, text: str, mode: int) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    part.chmod(mode)
-    part.replace(path)
 
 
 def check_own_ports() -> None:

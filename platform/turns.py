@@ -7,10 +7,12 @@ direction, so that whatever cuts it off, the next `make restore` or `make upgrad
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import artifacts
 import database
@@ -19,6 +21,22 @@ from sets import FOLDERS, sync, write_whole
 from starting import bring_up
 
 PLAN = ROOT / "var" / "turn.json"
+
+
+@contextlib.contextmanager
+def alone(*, shared: bool) -> Iterator[None]:
+    """Nobody exchanges what is there while another command works with it. Raises Trouble."""
+    PLAN.parent.mkdir(exist_ok=True)
+    file = os.open(PLAN.with_name("turn.lock"), os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            told = "another make start, backup, restore, upgrade or reset is at work here; wait for it"
+            raise Trouble(told) from error
+        yield
+    finally:
+        os.close(file)
 
 
 def new_plan(verb: str, time: str, **parts: Any) -> dict[str, Any]:
@@ -92,7 +110,7 @@ def stop_writers() -> None:
     writers = [container["Service"] for container in containers() if container["Service"] != "postgres"]
     if writers:
         compose("stop", *writers, capture_output=True)
-    compose("up", "--detach", "--wait", "postgres", capture_output=True)
+    database.wake()
 
 
 def staged(plan: dict[str, Any]) -> Path:

@@ -6,6 +6,7 @@ They need Docker and the system's Python, 3.8 or newer, and nothing else.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -16,8 +17,11 @@ from engine import ROOT, Trouble, check_engine, compose, containers, docker, has
 from keeping import backup
 from restoring import restore
 from starting import GENERATED, bring_up, check_started, prepare, show_pages
-from turns import check_nothing_cut_off
+from turns import alone, check_nothing_cut_off
 from upgrading import upgrade
+
+PACKAGED = ("constraints.txt", "pyproject.toml", "LICENSE", "README.md", "fmnist/__init__.py", "platform")
+"""What pip needs to see of the checkout to fetch what it requires: no secrets, no data."""
 
 
 def build(arguments: list[str]) -> None:
@@ -81,7 +85,9 @@ def wheels(arguments: list[str]) -> None:
     options += [option for name in given for option in ("--env", name)]
     if Path(local := os.environ.get("PIP_FIND_LINKS") or "none").is_dir():
         options += ["--volume", f"{Path(local).resolve()}:{local}:ro"]
-    options += ["--volume", f"{ROOT}:/checkout:ro", "--volume", f"{folder}:/wheels"]
+    for part in PACKAGED:
+        options += ["--volume", f"{ROOT / part}:/checkout/{part}:ro"]
+    options += ["--volume", f"{folder}:/wheels"]
     needs = ["/checkout[notebook]", "/checkout[serve]", *_build_needs()]
     needs += ["/checkout[cluster]"] if marks["cluster.txt"] else []
     for file in sorted((ROOT / "platform").glob("*/requirements.txt")):
@@ -102,6 +108,7 @@ def _build_needs() -> list[str]:
 def reset(arguments: list[str]) -> None:
     """Delete database, artifacts and generated secrets, after asking."""
     check_started()
+    check_nothing_cut_off()
     print(
         "This deletes all that MLflow knows of runs, all models and artifacts it keeps on this machine, and passwords"
     )
@@ -124,7 +131,9 @@ def main() -> int:
     parser.add_argument("verb", choices=VERBS)
     chosen, rest = parser.parse_known_args()
     try:
-        VERBS[chosen.verb](rest)
+        changes = chosen.verb in ("restore", "upgrade", "reset")
+        with alone(shared=not changes) if changes or chosen.verb in ("start", "backup") else contextlib.nullcontext():
+            VERBS[chosen.verb](rest)
     except Trouble as trouble:
         print(f"platform: {trouble}", file=sys.stderr)
         return 1

@@ -100,6 +100,34 @@ def test_what_leads_out_of_an_archive_is_refused(script: Any, tmp_path: Path) ->
     assert list(outside.iterdir()) == []
 
 
+def test_no_link_is_made_through_another(script: Any, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    with tarfile.open(tmp_path / "bad.tar", "w") as tar:
+        for name, target in (("a", outside), ("a/b", "/x")):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = tarfile.SYMTYPE, str(target)
+            tar.addfile(link)
+    with pytest.raises(OSError, match="a/b"):
+        script("sets").unpack(tmp_path / "bad.tar", tmp_path / "new")
+    assert list(outside.iterdir()) == []
+
+
+def test_a_set_changes_no_file_that_it_links_to(script: Any, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("/old/var/x")
+    for run in ("runs/a", "sweeps"):
+        (tmp_path / run).mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "shipping.json").symlink_to(victim)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "shipping.json").write_text("/old/var/x")
+    (tmp_path / "sweeps" / "b").symlink_to(tmp_path / "real")
+    restoring = script("restoring")
+    restoring.settings = dict
+    restoring._move_on_paper(tmp_path, {"home": "/old/var", "platform": {"mlflow_port": "5000"}})
+    assert victim.read_text() == (tmp_path / "real" / "shipping.json").read_text() == "/old/var/x"
+
+
 def test_what_is_being_trained_is_not_replaced(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     restoring = script("restoring")
     for kind, name in (("run", "runs"), ("sweep", "sweeps")):

@@ -112,3 +112,16 @@ def test_what_was_cut_off_is_told_by_every_verb_but_its_own(
     for verb in (None, "upgrade"):
         with pytest.raises(script("engine").Trouble, match=r"make restore: was cut off here; call it again"):
             turns.pending(verb)
+
+
+def test_nobody_exchanges_what_another_works_with(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = script("turns")
+    monkeypatch.setattr(turns, "PLAN", tmp_path / "var" / "turn.json")
+    told = "another make start, backup, restore, upgrade or reset is at work here; wait for it"
+    refused = pytest.raises(script("engine").Trouble, match=told)
+    with turns.alone(shared=True), turns.alone(shared=True), refused, turns.alone(shared=False):
+        pass
+    with turns.alone(shared=False), refused, turns.alone(shared=True):
+        pass
+    with turns.alone(shared=False):
+        pass

@@ -87,6 +87,24 @@ def test_no_key_is_asked_for_until_somebody_writes_one(monkeypatch: pytest.Monke
     assert "api_key" not in starting.GENERATED  # which a reset deletes
 
 
+def test_files_are_handed_over_without_following_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "gone").touch()
+    (tmp_path / "a" / "link").symlink_to("/etc")
+    given: list[tuple[str, int, int]] = []
+
+    def chown(path: object, uid: int, gid: int, *, dir_fd: int | None = None, follow_symlinks: bool) -> None:
+        assert not follow_symlinks
+        assert dir_fd is not None or path == tmp_path
+        if path == "gone":
+            raise FileNotFoundError(path)
+        given.append((Path(str(path)).name, uid, gid))
+
+    monkeypatch.setattr(os, "chown", chown)
+    load("starting")._hand_over(tmp_path, 1, 2)
+    assert sorted(given) == sorted((name, 1, 2) for name in (tmp_path.name, "a", "b", "link"))
+
+
 def test_every_setting_of_compose_is_explained() -> None:
     named = set(re.findall(r"\$\{([A-Z0-9_]+)", (PLATFORM.parent / "compose.yaml").read_text()))
     explained = set(re.findall(r"^#?([A-Z0-9_]+)=", (PLATFORM.parent / ".env.example").read_text(), re.MULTILINE))
@@ -137,7 +155,9 @@ def test_the_cluster_is_there_if_its_profile_is_named(
 def test_they_use_nothing_that_python_3_8_lacks() -> None:
     for name in SCRIPTS:
         source = (PLATFORM / f"{name}.py").read_text()
-        ast.parse(source, feature_version=(3, 8))
+        tree = ast.parse(source, feature_version=(3, 8))
+        merged = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr)]
+        assert not any(isinstance(side, ast.Dict | ast.DictComp) for node in merged for side in (node.left, node.right))
         assert not re.search(
             r"\.(removeprefix|removesuffix|readlink|is_relative_to)\(|zip\(.*strict", source.replace("os.readlink(", "")
         )

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +127,12 @@ def kept(platform: Any) -> Kept:
 
 
 @pytest.fixture(scope="module")
-def other(make_platform: Callable[..., Any], kept: Kept) -> Any:
+def other(make_platform: Callable[..., Any], kept: Kept) -> Iterator[Any]:
     """Another machine's platform, never started, with the set in it."""
     other = make_platform()
     other.told = other.make("restore", f"FROM={kept.set}", "ARGS=--yes").stdout
-    return other
+    yield other
+    other.remove()  # what runs after needs the memory
 
 
 def test_a_set_is_made_while_a_training_logs_and_is_its_owners_alone(platform: Any, kept: Kept) -> None:

@@ -1,4 +1,4 @@
-"""The notebook in a live kernel: the whole story on the real data, and changes to the package without a restart."""
+"""The notebook in a live kernel, on a few images; and changes to the package without a restart."""
 
 import ast
 import os
@@ -14,8 +14,6 @@ import pytest
 from nbclient import NotebookClient
 
 import fmnist
-from fmnist.data.dataset import FASHION_MNIST
-from fmnist.errors import Failure
 from fmnist.recipe import TrainConfig
 from fmnist.run import Run
 from fmnist.workspace import Workspace, open_workspace
@@ -37,19 +35,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
     monkeypatch.setenv("FMNIST_HOME", str(tmp_path / "var"))
     return tmp_path / "var"
-
-
-@pytest.fixture
-def workspace() -> Workspace:
-    """With Fashion-MNIST in it, so that the kernel has it at once."""
-    workspace = open_workspace()
-    try:
-        data = workspace.load_data()
-    except Failure as reason:
-        pytest.skip(str(reason))
-    if data.name != FASHION_MNIST:
-        pytest.skip(f"{data.source} holds other data")
-    return workspace
 
 
 def client(notebook: Any, folder: Path) -> NotebookClient:
@@ -77,7 +62,9 @@ def check_tracked(workspace: Workspace, run: Run) -> None:
     assert [point.step for point in points] == list(range(1, result.epochs + 1))
 
 
-def test_the_notebook_runs_from_top_to_bottom(workspace: Workspace) -> None:
+def test_the_notebook_runs_from_top_to_bottom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FMNIST_DATA", str(SMALL_DATA))  # on the real ones it runs in its container: test_story.py
+    workspace = open_workspace()
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client(notebook, NOTEBOOK.parent).execute()
 
@@ -85,7 +72,6 @@ def test_the_notebook_runs_from_top_to_bottom(workspace: Workspace) -> None:
     assert [run.config.epochs for run in runs] == [TrainConfig().epochs, 3]
     result = runs[0].result
     assert result is not None
-    assert result.test.accuracy >= 0.919
     for run in runs:
         check_tracked(workspace, run)
 

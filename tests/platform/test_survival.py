@@ -71,9 +71,6 @@ def test_stopped_or_taken_down_it_keeps_everything(platform: Any) -> None:
     platform.make("stop")
     assert {container["State"] for container in listed(platform)} == {"exited"}
     assert {container["ExitCode"] for container in listed(platform)} <= {0, 143}
-    platform.make("start")
-    platform.wait(lambda: everything(platform)["scalars"] == before["scalars"], "TensorBoard to have read its files")
-    assert everything(platform) == before
     platform.compose("down")
     platform.compose("up", "--detach", "--wait")
     platform.wait(lambda: everything(platform)["scalars"] == before["scalars"], "TensorBoard to have read its files")

@@ -37,7 +37,7 @@ like_postgres() {
   chroot "$1" usermod -u 999 postgres
   chroot "$1" groupmod -g 999 postgres
   chown -R 999:999 "$1/var/lib/postgresql" "$1/var/run/postgresql"
-  changes=(-c "ENV PATH=/usr/lib/postgresql/17/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+  changes=(-c "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/17/bin"
     -c "ENV PGDATA=/var/lib/postgresql/data" -c "VOLUME /var/lib/postgresql/data" -c "STOPSIGNAL SIGINT"
     -c "EXPOSE 5432" -c "ENTRYPOINT [\"docker-entrypoint.sh\"]" -c "CMD [\"postgres\"]")
 }

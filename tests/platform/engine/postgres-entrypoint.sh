@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # What the platform relies on of the official image's entrypoint: the first start makes the database and its superuser,
-# runs what is in /docker-entrypoint-initdb.d, and then starts the server.
+# runs what is in /docker-entrypoint-initdb.d, and then starts the server, the password in its environment.
 set -Eeuo pipefail
+POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE")
+export POSTGRES_PASSWORD
 
 if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
   : "${POSTGRES_USER:=postgres}" "${POSTGRES_DB:=$POSTGRES_USER}"
