@@ -48,7 +48,8 @@ def section(epochs: int, with_it: list[float], without: list[float]) -> str:
             "## What tracking costs",
             "",
             f"Whole trainings by the recipe `fast`, {epochs} epochs, from after the imports to the end, MLflow "
-            f"(SQLite) and TensorBoard having everything; {machine()}; n = {len(costs)} pairs, in turn. `make bench-tracking`",
+            f"(SQLite) and TensorBoard having everything; {machine()}; n = {len(costs)} pairs, in turn. "
+            "`make bench-tracking`",
             "",
             "| | seconds, median | range |",
             "|---|---|---|",
