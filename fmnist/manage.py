@@ -71,7 +71,8 @@ def sync(
             left.append(busy)
             continue
         left += [Failure(f"{run.title}, {lane}", error) for lane, error in errors.items()]
-        records = Journal(run.journal).read()  # with --follow there are more by now
+        if follow:
+            records = Journal(run.journal).read()  # there are more by now
         unfinished = "" if records and records[-1]["key"] == "end" else " that is here; it is not finished"
         print_notice(f"{run.title}: {'not all is sent' if errors else f'all is sent{unfinished}'}")
     if isinstance(known, Failure | UserError) and not left:
