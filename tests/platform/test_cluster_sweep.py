@@ -173,8 +173,10 @@ def test_a_sweep_goes_on_after_ctrl_c_and_after_a_kill(place: Place) -> None:
     over, begun = place.over(), place.times_built()
     records = {record["key"]: record for record in Journal(place.sweep.journal).read()}
 
-    code, out, err = place.run("--resume", place.sweep.id[:-1], "--json", FMNIST_TRACKING="no")
+    code, out, err = place.run("--resume", place.sweep.id[:-1], "--json", FMNIST_SYNC_WAIT="90")
     assert code == 0, err
+    lanes = json.loads(place.sweep.shipping.read_text())
+    assert [lane["ended"] for lane in lanes.values()] == [True, True]  # Ray's end was not the shipper's
     assert place.times_built() == begun + 4 - len(over)
     assert len(json.loads(out)["trials"]) == 4
     after = {record["key"]: record for record in Journal(place.sweep.journal).read()}
