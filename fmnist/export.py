@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fmnist.data.formats import SIDE
-from fmnist.errors import Failure
+from fmnist.errors import Failure, one_line
 from fmnist.files import write_whole
 from fmnist.predictor import Predictor
 
@@ -42,10 +42,16 @@ def export_model(network: nn.Module, path: Path, metadata: dict[str, str], check
     """Write `network` as an ONNX file with `metadata`.
 
     Before it takes its place at `path`, its answers on `check_images` (uint8 [N, 28, 28]) are held against
-    PyTorch's. Raises Failure where one differs by more than TOLERANCE, and writes nothing.
+    PyTorch's. Raises Failure where one differs by more than TOLERANCE, or the exporter can't; then nothing is written.
     """
     deployed = Deployed(network).cpu().eval()
-    model = _to_onnx(deployed)
+    try:
+        model = _to_onnx(deployed)
+    except Exception as error:  # the exporter's own, and those of what it traces
+        reason = f"{type(error).__name__}: {one_line(error.__cause__ or error)[:200]}"
+        raise Failure(
+            path, f"cannot be made of this model ({reason}); mend its forward, its weights are kept"
+        ) from error
     onnx.helper.set_model_props(model, metadata)
     candidate = path.with_suffix(".candidate.onnx")
     try:

@@ -72,13 +72,17 @@ def build_model(name: str, classes: int, dropout: float) -> nn.Module:
 
 
 def _problem_of(module: object, classes: int) -> str | None:
-    """Why this is no model, if it is none. It runs once, which also gives lazy layers their weights."""
+    """Why this is no model, if it is none. It runs, which also gives lazy layers their weights."""
     if not isinstance(module, nn.Module):
         return f"gives {type(module).__name__}, not a torch module"
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return "has no parameters to train"
+    images = torch.zeros(2, 1, SIDE, SIDE)
     with torch.no_grad():
-        logits = module.eval()(torch.zeros(2, 1, SIDE, SIDE))
+        module.eval()(images)
+        # And as a training lays it out in memory, where `view` may fail and `reshape` does not.
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        logits = module(images.to(memory_format=torch.channels_last))
     shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != [2, classes]:
         return f"makes {shape} of [2, 1, {SIDE}, {SIDE}] where logits [2, {classes}] are wanted"

@@ -41,8 +41,8 @@ def confusion_picture(confusion: NDArray[np.int64], names: Sequence[str], title:
     axes = figure.subplots()
     axes.imshow(shares, cmap=COLOURS, vmin=0, vmax=1)
     places = range(len(names))
-    axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=13)
-    axes.set_yticks(places, names, fontsize=13)
+    axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor", fontsize=13, parse_math=False)
+    axes.set_yticks(places, names, fontsize=13, parse_math=False)
     axes.set_xlabel("predicted", fontsize=14)
     axes.set_ylabel("true", fontsize=14)
     axes.set_title(title, fontsize=16)
@@ -64,7 +64,8 @@ def mistakes_picture(mistakes: Sequence[Mistake], title: str, columns: int = 6) 
         if place < len(mistakes):
             mistake = mistakes[place]
             axes.imshow(mistake.image, cmap="gray", vmin=0, vmax=255)
-            axes.set_title(f"{mistake.true}\n→ {mistake.predicted} {mistake.probability:.0%}", fontsize=11)
+            told = f"{mistake.true}\n→ {mistake.predicted} {mistake.probability:.0%}"
+            axes.set_title(told, fontsize=11, parse_math=False)
     return figure
 
 
@@ -178,7 +179,7 @@ def samples_picture(split: "Split", names: Sequence[str], title: str, each: int 
     axes = figure.subplots()
     axes.imshow(grid, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_title(title, fontsize=16)
-    axes.set_yticks(np.arange(len(names)) * step + side / 2, names, fontsize=13)
+    axes.set_yticks(np.arange(len(names)) * step + side / 2, names, fontsize=13, parse_math=False)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)

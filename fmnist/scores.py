@@ -62,7 +62,8 @@ def class_scores(confusion: NDArray[np.int64]) -> ClassScores:
 def class_table(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     """Each class's scores as CSV."""
     each = class_scores(np.asarray(confusion))
-    rows = [f'"{name}",{p:.4f},{r:.4f},{f:.4f},{n}' for name, p, r, f, n in zip(names, *each, strict=True)]
+    quoted = [name.replace('"', '""') for name in names]
+    rows = [f'"{name}",{p:.4f},{r:.4f},{f:.4f},{n}' for name, p, r, f, n in zip(quoted, *each, strict=True)]
     return "\n".join(["class,precision,recall,f1,images", *rows, ""])
 
 

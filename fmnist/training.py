@@ -188,7 +188,9 @@ def _finish(
     weights = checkpoint.kept or _model_weights(checkpoint)
     engine.load_weights(weights)
     metadata = metadata_of(data.class_names, data.digest, run.config.model_dump_json(), run.id)
-    export_model(engine.model, run.model, metadata, data.validation.images[:CHECKED_IMAGES])
+    count = len(data.validation)  # sorted by class: the images that are checked come from all over it
+    checked = np.linspace(0, count - 1, min(CHECKED_IMAGES, count)).astype(int)
+    export_model(engine.model, run.model, metadata, data.validation.images[checked])
     exported = time.perf_counter()
     watcher.phase("scoring")
     predictor = Predictor(run.model)

@@ -64,3 +64,18 @@ def test_a_file_that_answers_otherwise_does_not_take_its_place(
         export_model(find_model("cnn")(3, 1.0), path, METADATA, dataset.test.images[:8])
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
     assert path.read_bytes() == b"the old one"
+
+
+def test_what_the_exporter_cannot_do_is_told_and_nothing_is_written(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **options: object) -> None:
+        raise RuntimeError("Failed to export\n\x1b[31mcreate an issue") from ValueError("data-dependent\nbranch")
+
+    monkeypatch.setattr(torch.onnx, "export", fails)
+    told = (
+        r"m.onnx: cannot be made of this model \(RuntimeError: data-dependent branch\); mend its forward, its weights"
+    )
+    with pytest.raises(Failure, match=told):
+        export_model(find_model("cnn")(3, 1.0), tmp_path / "m.onnx", METADATA, dataset.test.images[:2])
+    assert list(tmp_path.iterdir()) == []

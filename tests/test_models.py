@@ -71,6 +71,22 @@ def of_three_channels(classes: int, dropout: float) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 26 * 26, classes))
 
 
+class Viewed(nn.Module):
+    """As tutorials flatten it."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv, self.dense = nn.Conv2d(1, 8, 3), nn.Linear(8 * 26 * 26, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.dense(self.conv(x).view(len(x), -1))
+        return logits
+
+
+def of_a_view(classes: int, dropout: float) -> nn.Module:
+    return Viewed(classes)
+
+
 def of_eleven_classes(classes: int, dropout: float) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(784, classes + 1))
 
@@ -117,6 +133,7 @@ def of_pairs(classes: int, dropout: float) -> nn.Module:
     [
         (of_three_channels, "raises RuntimeError: .*; give a function that takes"),
         (of_eleven_classes, r"makes \[2, 11\] of \[2, 1, 28, 28\] where logits \[2, 10\] are wanted; give a function"),
+        (of_a_view, r"raises RuntimeError: view size is not compatible .* Use .reshape\(...\) instead.; give"),
         (of_nothing, "has no parameters to train; give"),
         (of_the_wrong_signature, "raises TypeError: .*; give a function"),
         (of_no_module, "gives list, not a torch module; give"),

@@ -1,8 +1,10 @@
+import csv
+
 import numpy as np
 import pytest
 from sklearn import metrics
 
-from fmnist.scores import class_scores, confusion_matrix, scores
+from fmnist.scores import class_scores, class_table, confusion_matrix, scores
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -30,3 +32,10 @@ def test_a_class_that_is_never_predicted_scores_zero() -> None:
 
 def test_nothing_scores_zero_and_does_not_divide() -> None:
     assert scores(np.zeros((3, 3), np.int64), 0.0) == (0, 0, 0, 0, 0)
+
+
+def test_a_class_name_may_hold_what_csv_means_otherwise() -> None:
+    names = ['15" laptop', "a, b"]
+    rows = list(csv.reader(class_table([[3, 1], [0, 2]], names).splitlines()))
+    assert [row[0] for row in rows] == ["class", *names]
+    assert {len(row) for row in rows} == {5}

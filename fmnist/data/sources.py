@@ -10,6 +10,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -49,9 +50,13 @@ class LocalFiles:
 
     @property
     def key(self) -> str:
-        """What the files hold, as 16 hex digits."""
+        """What the files hold, as 16 hex digits. Raises UserError where one cannot be read."""
         named = (*self.files, *([self.class_names_file] if self.class_names_file else []))
-        return hashlib.sha256("\n".join(sha256_of(path) for path in named).encode()).hexdigest()[:16]
+        try:
+            digests = [sha256_of(path) for path in named]
+        except OSError as error:
+            raise UserError(error.filename, f"cannot be read ({error.strerror}); allow it, or copy it anew") from error
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
 
     def read(self) -> Dataset:
         """All of it, checked and split. Raises UserError."""
@@ -161,6 +166,7 @@ def _unpack_debian(folder: Path) -> LocalFiles:
     """Debian's package, downloaded and unpacked as any user, with package lists of our own: nothing is installed."""
     if not (shutil.which("apt-get") and shutil.which("dpkg")):
         raise Failure("apt-get", "is not on this machine")
+    folder = folder.resolve()  # commands run in it
     lists, cache = folder / "lists", folder / "cache"
     for needed in (lists / "partial", cache / "archives" / "partial"):
         needed.mkdir(parents=True)
@@ -183,7 +189,7 @@ def _verified(files: LocalFiles) -> LocalFiles:
         expected = IDX_FILES[path.name.removesuffix(".gz")]
         try:
             found = hashlib.sha256(gzip.decompress(path.read_bytes())).hexdigest()
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise Failure(path.name, f"arrived damaged ({one_line(error)})") from error
         if found != expected:
             raise Failure(path.name, f"has the SHA-256 {found[:12]}…, not {expected[:12]}…")

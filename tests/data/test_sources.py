@@ -122,18 +122,29 @@ def test_a_download_is_verified_cached_and_not_repeated(only: Path, tmp_path: Pa
     assert get(tmp_path / "cache", tmp_path / "nothing").digest == first.digest
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "other"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "garbled", "other"])
 def test_a_bad_download_leaves_nothing_behind(only: Path, tmp_path: Path, damage: str) -> None:
     path = only / "t10k-images-idx3-ubyte.gz"
     raw = path.read_bytes()
     path.unlink()
     if damage == "cut":
         path.write_bytes(raw[: len(raw) // 2])
+    if damage == "garbled":
+        path.write_bytes(raw[:20] + b"banana" + raw[26:])
     if damage == "other":
         path.write_bytes(gzip.compress(b"something else"))
     with pytest.raises(Failure, match=r"^Fashion-MNIST: is out of reach: .*; put two CSV files .* give --data DIR$"):
         get(tmp_path / "cache", tmp_path / "nothing")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(sources, "sha256_of", refused)
+    with pytest.raises(UserError, match=r"cannot be read \(Permission denied\); allow it, or copy it anew"):
+        get(tmp_path / "cache", IDX[0].parent)
 
 
 def test_nothing_is_fetched_where_that_is_forbidden(only: Path, tmp_path: Path) -> None:
