@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import shutil
 import signal
 import sys
@@ -21,7 +22,7 @@ from fmnist.settings import Settings
 from fmnist.tracking.journal import Journal
 from fmnist.workspace import Workspace
 
-from .helpers import train_with_journal
+from .helpers import free_port, train_with_journal
 from .tries import (  # noqa: F401 - pytest's hooks
     pytest_addoption,
     pytest_collection_modifyitems,
@@ -30,6 +31,14 @@ from .tries import (  # noqa: F401 - pytest's hooks
     pytest_runtest_makereport,
     pytest_terminal_summary,
 )
+
+# What somebody has set is nothing to the tests, nor do they reach their MLflow; and no proxy stands before our servers.
+for _name in [name for name in os.environ if name.startswith("FMNIST_")]:
+    del os.environ[_name]
+for _name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS"):
+    os.environ.pop(_name, None)
+for _name in ("no_proxy", "NO_PROXY"):
+    os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "localhost", "127.0.0.1"]))
 
 DATA = Path(__file__).parent / "data"
 PLATFORM = Path(__file__).parents[1] / "platform"
@@ -107,6 +116,18 @@ def fmnist(home: Path, capsys: pytest.CaptureFixture[str]) -> Command:
         return code, out, err
 
     return run
+
+
+@pytest.fixture
+def any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doctor has time, needs no room, and asks nobody who is really here."""
+    from fmnist.ops import doctor, machine
+
+    monkeypatch.setattr(doctor, "PATIENCE", 600)
+    monkeypatch.setattr(machine, "LEAST_DISK", 0)
+    monkeypatch.setenv("PATH", "")
+    for name in ("MLFLOW", "TENSORBOARD", "NOTEBOOK", "SERVICE"):
+        monkeypatch.setenv(f"FMNIST_{name}_PORT", str(free_port()))
 
 
 TINY = TrainConfig(epochs=2, batch_size=64, precision="fp32")

@@ -192,7 +192,7 @@ def test_a_signal_ends_a_training_that_can_go_on(
     while not list(home.glob("runs/*/checkpoint")) and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(number)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == code
     (run,) = (home / "runs").iterdir()
     assert err.startswith(f"fmnist: run {run.name}: interrupted, ")
@@ -282,9 +282,8 @@ def test_ctrl_c_while_it_starts_is_one_line_or_silent(fmnist: Command, home: Pat
     time.sleep(wait)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
-    if "runpy" not in err:  # Python itself was still starting: nothing of ours runs yet
+    if "Traceback" not in err or "in main\n" in err:  # else Python itself was still starting
         assert err.count("\n") <= 1, err
-        assert "Traceback" not in err
 
 
 def test_a_current_folder_that_is_gone(fmnist: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +298,12 @@ def test_a_current_folder_that_is_gone(fmnist: Command, tmp_path: Path, monkeypa
     [
         (">&-", 0, ""),
         ("2>&-", 0, ""),
-        ("> /dev/full", 1, "fmnist: output: No space left on device; mend that and run the command again\n"),
+        pytest.param(
+            "> /dev/full",
+            1,
+            "fmnist: output: No space left on device; mend that and run the command again\n",
+            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device here"),
+        ),
     ],
 )
 def test_an_output_that_takes_nothing(fmnist: Command, home: Path, redirection: str, code: int, told: str) -> None:
@@ -315,6 +319,7 @@ def test_a_terminal_that_knows_ascii_only(fmnist: Command, home: Path, finished:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.usefixtures("any_machine")
 def test_doctor_ends_with_1_if_something_is_wrong(fmnist: Command, home: Path) -> None:
     code, out, _ = fmnist("doctor", "--json")
     assert (code, json.loads(out)["well"]) == (0, True)

@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import socket
+import sys
 from importlib import import_module as load
 from pathlib import Path
 
@@ -28,7 +29,9 @@ def test_ports_that_cannot_be_are_told() -> None:
     assert ports.number_problem(same[:1]) is None
 
 
-def test_who_holds_a_port_is_named() -> None:
+def test_who_holds_a_port_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform == "darwin":
+        monkeypatch.setenv("PATH", "/usr/sbin:/bin")  # lsof and ps
     ports = load("ports")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

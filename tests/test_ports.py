@@ -48,8 +48,13 @@ def test_equal_ports_name_both() -> None:
         check_ports(HOST, ports)
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "256.0.0.1"])
-def test_an_address_of_another_machine_is_told(host: str) -> None:
+@pytest.mark.parametrize("host", ["192.0.2.1", "nowhere"])
+def test_an_address_of_another_machine_is_told(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    if host == "nowhere":  # asks no network
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(UserError, match=f"FMNIST_HOST {host}: is no address of this machine"):
         check_ports(host, [Port("MLflow", 0, "FMNIST_MLFLOW_PORT")])
 

@@ -118,7 +118,8 @@ def test_a_run_that_was_finished_already_has_no_curves_to_draw(cell: Cell) -> No
     assert cell.outputs == [[f"{HEADER}\ntracking …", f"{HEADER}\n"]]
 
 
-def test_steps_are_drawn_now_and_then_only(cell: Cell) -> None:
+def test_steps_are_drawn_now_and_then_only(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Notebook, "PAUSE", 3600)
     watcher = watcher_here()
     watcher.begin(TrainConfig(epochs=3), 100, [])
     before = len(cell.outputs[1])

@@ -22,7 +22,13 @@ NOTES, TABLE = ROOT / "var" / "faults.json", ROOT / "var" / "faults.md"
 SHARED = (
     "constraints.txt",
     "fmnist/**/*.py",
-    "tests/tries.py",
+    "compose.yaml",
+    "platform/*",
+    "platform/[a-v]*/*",  # not wheels/
+    "tests/*.py",
+    "tests/data/*.gz",
+    "tests/platform/conftest.py",
+    "tests/platform/writers.py",
     "tests/faults/conftest.py",
     "tests/faults/warm.py",
     "tests/faults/servers.py",
@@ -38,7 +44,7 @@ def row_of(item: pytest.Item) -> str | None:
 def sources(path: Path) -> str:
     """A digest of what a try's outcome depends on. `path`: its test file."""
     files = [path, *(file for pattern in SHARED for file in sorted(ROOT.glob(pattern)))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()[:16]
 
 
 class Tries:

@@ -1,5 +1,6 @@
 import gzip
 import http.server
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -160,6 +161,23 @@ def test_an_address_that_does_not_answer_is_told_shortly(
     monkeypatch.setattr(sources, "ADDRESSES", ("http://127.0.0.1:9/",))
     with pytest.raises(Failure, match=r"http://127.0.0.1:9/ \(connection refused\)"):
         get(tmp_path / "cache", tmp_path / "nothing")
+
+
+def test_where_no_address_answers_debians_package_is_unpacked(
+    only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools, there = tmp_path / "bin", "$3/usr/share/datasets/fashion-mnist"
+    tools.mkdir()
+    fetch = f'for last; do :; done; [ "$last" = update ] || touch {sources.DEBIAN_PACKAGE}_1_all.deb'
+    unpack = f'test -f "$2" && mkdir -p "{there}" && cp {only}/*.gz "{there}"'
+    for name, script in {"apt-get": fetch, "dpkg": unpack}.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda name: str(tools / name))
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setattr(sources, "ADDRESSES", ("http://127.0.0.1:9/",))
+    monkeypatch.chdir(tmp_path)
+    assert len(get(Path("cache"), tmp_path / "nothing").train) == 320  # a relative path does for its commands too
 
 
 def test_a_second_address_helps_where_the_first_is_damaged(

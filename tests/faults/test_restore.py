@@ -1,4 +1,4 @@
-"""A backup set of which one byte has changed: refused, nothing touched."""
+"""A set of which one byte has changed is refused; one that was made while a training logged goes on elsewhere."""
 
 import random
 import shutil
@@ -8,7 +8,7 @@ import pytest
 
 from fmnist.files import sha256_of
 
-from .conftest import Place, Warm
+from .conftest import RESUME, TRAIN, Place, Warm
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
 
@@ -38,3 +38,18 @@ def test_a_changed_set_is_refused(tracked: Place, backup_set: Path, tmp_path: Pa
     assert code == 1
     assert err.splitlines()[-1].startswith(f"fmnist: {spoilt}: is damaged: ")
     assert digests(place.home) == before
+
+
+def test_a_set_made_while_a_training_logs_goes_on_elsewhere(
+    place: Place, tmp_path: Path, warm: Warm, undisturbed: str
+) -> None:
+    training = place.start(*TRAIN)
+    place.wait_for("runs/*/checkpoint")
+    place.do("backup", "--to", str(tmp_path / "sets"))
+    assert training.communicate()[0] == 0
+    (made,) = (tmp_path / "sets").iterdir()
+    other = Place(tmp_path / "other", warm)
+    for command in (("restore", str(made), "--yes"), RESUME, ("sync",)):
+        other.do(*command)
+    assert other.weights == undisturbed
+    other.check_tracked_once()

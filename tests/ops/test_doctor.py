@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses war
 
 
 @pytest.fixture(autouse=True)
-def no_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def no_docker(any_machine: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder that is all of PATH: this machine's Docker is not asked."""
     folder = tmp_path / "bin"
     folder.mkdir()

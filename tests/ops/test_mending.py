@@ -15,7 +15,7 @@ from fmnist.workspace import open_workspace
 
 from ..conftest import Command
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("any_machine")]
 
 
 def states(out: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The OpenAPI document held against the service: its routes, its answers to made-up requests, its shell commands."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,6 +71,7 @@ def test_answers_are_what_the_document_says(answering: Service, case: Any) -> No
     case.call_and_validate(app=answering.app, excluded_checks=unsaid)
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="its commands are curl's")
 def test_every_command_of_the_document_works_as_it_stands(document: Any, models: list[Path], tmp_path: Path) -> None:
     server = Running(models[0], tmp_path / "var")
     here = f"http://localhost:{server.port}"

@@ -116,10 +116,11 @@ def test_models_are_swapped_under_load_and_no_request_notices(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop_it_answers_who_waits_and_ends_well(running: Running, number: int) -> None:
     waiting = running.raw(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 784\r\n\r\n" + bytes(700))
-    time.sleep(0.3)  # its head has been read
+    while b"fmnist_requests_in_flight 2.0" not in running.ask("GET", "/metrics")[1]:  # its head has been read
+        time.sleep(0.01)
     running.process.send_signal(number)
-    time.sleep(0.2)
-    assert json.loads(running.ask("GET", "/status")[1])["ready"] is False
+    while running.is_ready():  # until it says that it isn't, or listens no more
+        time.sleep(0.01)
     waiting.sendall(bytes(84))
     answer = waiting.recv(65536)
     assert answer.startswith(b"HTTP/1.1 200")

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +196,15 @@ def test_a_model_that_was_not_copied_is_told(own_copy: Run, records: list[Record
     own_copy.model.unlink()
     with pytest.raises(Failure, match=r"model\.onnx: is not there; restore it or copy the run's folder whole"):
         model_of(own_copy.folder, records[-1])
+
+
+def test_what_a_place_has_lost_is_sent_anew_when_that_is_asked(theirs: Run, home: Path, fmnist: Command) -> None:
+    run = brought(theirs, home)
+    told(fmnist("sync", run.id))
+    whole = in_mlflow(home)["points"]
+    with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
+        database.execute("DELETE FROM metrics WHERE step = 2")
+    told(fmnist("sync", run.id))
+    assert in_mlflow(home)["points"] != whole  # what is noted is believed
+    told(fmnist("sync", "--again", run.id))
+    assert in_mlflow(home)["points"] == whole
