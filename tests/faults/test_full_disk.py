@@ -51,7 +51,8 @@ class SmallDisk:
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m,mode=700", "tmpfs", str(folder)]
+    root = [] if os.getuid() == 0 else ["sudo", "--non-interactive"]
+    mount = [*root, "mount", "-t", "tmpfs", "-o", f"size=32m,mode=700,uid={os.getuid()}", "tmpfs", str(folder)]
     try:
         told = subprocess.run(mount, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -59,7 +60,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     if told.returncode:
         pytest.skip(f"no small disk can be mounted here: {told.stderr.strip()}")
     yield SmallDisk(folder)
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # MLflow may have its database open still
+    subprocess.run([*root, "umount", "--lazy", str(folder)], check=True)  # MLflow may have its database open still
 
 
 class Filling(JournalTracker):

@@ -108,6 +108,16 @@ class Platform:
         name = f"{self.name}-notebook" if service == "notebook" else f"{self.name}-{service}-1"
         return dict(json.loads(self.run("docker", "inspect", name).stdout)[0])
 
+    def kill(self, service: str) -> dict[str, Any]:
+        """With -9, from outside, as whoever may use Docker can; after `docker kill` no restart policy acts.
+
+        Gives what the container was.
+        """
+        victim = self.inspect(service)
+        command = ["--entrypoint", "sh", f"{self.name}/postgres", "-c", f"kill -9 {victim['State']['Pid']}"]
+        self.run("docker", "run", "--rm", "--network", "none", "--pid", "host", "--user", "0", *command)
+        return victim
+
     def wait_until_healthy(self, service: str) -> None:
         self.wait(lambda: self.inspect(service)["State"]["Health"]["Status"] == "healthy", f"{service} to be healthy")
 

@@ -1,9 +1,7 @@
 """The service in its container: without a champion, with the first one, without MLflow, and what is in its image."""
 
 import json
-import os
 import secrets
-import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -104,8 +102,7 @@ def test_without_mlflow_it_goes_on_also_after_it_was_killed(platform: Any, champ
     try:
         about = until(platform, lambda about: about["registry_trouble"], "it to notice")
         assert about["ready"] and answering_version(platform) == champion
-        victim = platform.inspect("api")
-        os.kill(victim["State"]["Pid"], signal.SIGKILL)  # after `docker kill`, no restart policy acts
+        victim = platform.kill("api")
         platform.wait(lambda: platform.inspect("api")["RestartCount"] > victim["RestartCount"], "a restart")
         about = until(platform, lambda about: about["model"], "the model that was kept")
         assert about["model"]["from_cache"] and "http://mlflow:5000" in about["registry_trouble"]

@@ -3,9 +3,7 @@
 A row of the fault table: `make test-faults FULL=1` has all its tries, `make test-platform` a few.
 """
 
-import os
 import random
-import signal
 import time
 from typing import Any
 
@@ -29,8 +27,8 @@ def test_no_acknowledged_write_is_lost(platform: Any, seed: int) -> None:
         writer.start()
     platform.wait(lambda: min(writer.acknowledged for writer in writers) >= chance.randint(1, 20), "the first writes")
     time.sleep(chance.uniform(0, 0.2))
-    victim, others = platform.inspect("postgres"), platform.inspect("mlflow")
-    os.kill(victim["State"]["Pid"], signal.SIGKILL)
+    others = platform.inspect("mlflow")
+    victim = platform.kill("postgres")
     enough = [writer.acknowledged + AFTER for writer in writers]
     platform.wait(
         lambda: all(writer.acknowledged >= count for writer, count in zip(writers, enough, strict=True)),

@@ -1,8 +1,6 @@
 """The platform stopped, taken down, killed amid a training: everything is there afterwards, each thing once."""
 
 import json
-import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -108,8 +106,7 @@ def test_a_killed_service_comes_back_and_the_training_is_whole(platform: Any, se
     (folder,) = platform.wait(lambda: runs(platform) - known, "the run's folder")
     reached = lambda: platform.found(folder.name) and platform.steps(folder.name, "val_loss")[0]  # noqa: E731
     platform.wait(reached, "the first epoch in MLflow")
-    victim = platform.inspect(service)
-    os.kill(victim["State"]["Pid"], signal.SIGKILL)
+    victim = platform.kill(service)
     if service == "notebook":
         training.communicate()
         platform.wait(lambda: platform.inspect(service)["RestartCount"] > victim["RestartCount"], "a restart")
