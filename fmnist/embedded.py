@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fmnist.errors import Failure, one_line
 from fmnist.files import make_folder, write_whole
-from fmnist.ports import Port, check_ports, is_loopback, netloc, reached
+from fmnist.ports import Port, check_ports, is_loopback, netloc, reached, url_host
 from fmnist.registry import Registry
 from fmnist.settings import Settings, checkout_root
 from fmnist.supervisor import Logs, Supervisor
@@ -111,7 +111,7 @@ def tensorboard(host: str, port: Port, destinations: Destinations) -> Server:
     options += ["--samples_per_plugin", "images=1000"]
     if not is_loopback(host):  # under which names a network knows this machine, nobody can say
         return Server(port, _python("tensorboard.main", *options), {}, "/")
-    environment = {"ALLOWED_HOSTS": netloc(host, port.number).rpartition(":")[0], "PUBLISHED_PORT": str(port.number)}
+    environment = {"ALLOWED_HOSTS": url_host(host), "PUBLISHED_PORT": str(port.number)}
     return Server(port, _python("fmnist.tensorboard_server", *options), environment, "/")
 
 

@@ -62,10 +62,15 @@ def reached(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
+def url_host(host: str) -> str:
+    """The name in a URL, and in a `Host` header, of what listens on `host`."""
+    address = reached(host)
+    return f"[{address}]" if ":" in address else address
+
+
 def netloc(host: str, port: int) -> str:
     """As it is written in a URL."""
-    address = reached(host)
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return f"{url_host(host)}:{port}"
 
 
 def is_loopback(host: str) -> bool:

@@ -122,7 +122,7 @@ def restore(
     if chosen is None:
         raise UserError("restore", f"takes a set; there are {listing(ops.sets_in(home / 'backups'))}")
     asked = f"{home} holds runs. Replace them (they are kept)? Type yes: "
-    if ops.holds_anything(home) and not yes and not (sys.stdin.isatty() and input(asked).strip() == "yes"):
+    if ops.parts_in(home) and not yes and not (sys.stdin.isatty() and input(asked).strip() == "yes"):
         raise UserError("nothing was restored", "that takes a yes at the terminal, or --yes")
     manifest, kept = ops.restore(chosen, home, workspace.settings.model_name)
     _show_set(console, chosen, manifest)

@@ -55,7 +55,7 @@ def restore(chosen: Path, home: Path, model_name: str) -> tuple[Manifest, Path |
                 _check_answers(staged, manifest, home, model_name)
         except (OSError, sqlite3.Error) as error:
             raise Failure(home, f"takes no restored set ({error}); make room, all is as it was") from error
-        before = [name for name in PARTS if (home / name).exists()]
+        before = parts_in(home)
         kept = home / f"before-{datetime.now(UTC):%Y%m%d-%H%M%S}" if before else None
         write_whole(staged / "kept", "\n".join([kept.name if kept else "", *before]))
         staged.replace(home / RESTORING)
@@ -77,8 +77,9 @@ def sets_in(place: Path) -> list[str]:
     return sorted(str(manifest.parent) for manifest in place.glob(f"*/{MANIFEST}")) or [f"none in {place} yet"]
 
 
-def holds_anything(home: Path) -> bool:
-    return any((home / name).exists() for name in PARTS)
+def parts_in(home: Path) -> list[str]:
+    """What of a workspace would give way to a set."""
+    return [name for name in PARTS if (home / name).exists()]
 
 
 def finish(home: Path) -> bool:

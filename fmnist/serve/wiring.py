@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from fmnist.cluster.serving import Front, Replicas, serve_replicas
 from fmnist.errors import UserError
-from fmnist.ports import Port, check_ports, is_loopback, netloc
+from fmnist.ports import Port, check_ports, is_loopback, netloc, url_host
 from fmnist.progress import print_notice
 from fmnist.registry import database_file, names_version, split_address
 from fmnist.serve.guard import Guard, read_key
@@ -143,7 +143,7 @@ def _hosts(settings: Settings, host: str, port: int) -> list[str] | None:
     further = [name.strip() for name in settings.allowed_hosts.split(",") if name.strip()]
     if "*" in further or (not is_loopback(host) and not further):
         return None
-    names = {"localhost", "127.0.0.1", "[::1]", netloc(host, port).rpartition(":")[0], *further}
+    names = {"localhost", "127.0.0.1", "[::1]", url_host(host), *further}
     return [*names, *(f"{name}:{port}" for name in names)]
 
 
