@@ -75,7 +75,7 @@ def train(
     ] = None,
     epochs: Annotated[str | None, typer.Option(metavar="N", help="passes over the training images, at most")] = None,
     batch_size: Annotated[str | None, typer.Option(metavar="N", help="images a step")] = None,
-    learning_rate: Annotated[str | None, typer.Option(metavar="X", help="the schedule's highest step size")] = None,
+    learning_rate: Annotated[str | None, typer.Option(metavar="X", help="the schedule's highest")] = None,
     flip: Annotated[bool | None, typer.Option("--flip/--no-flip", help="mirror half of the images, or none")] = None,
     precision: Annotated[str | None, typer.Option(metavar="NAME", help="auto, fp32 or bf16")] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="start of all randomness but for the split's")] = None,

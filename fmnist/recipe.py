@@ -26,7 +26,7 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(
         256, ge=2, le=1_000_000, description="images a step; batch normalization needs two at least"
     )
-    learning_rate: float = Field(4e-3, gt=0, description="the schedule's highest step size")
+    learning_rate: float = Field(4e-3, gt=0, description="the schedule's highest learning rate")
     schedule: Literal["constant", "onecycle"] = Field(
         "onecycle", description="onecycle climbs and then falls to nothing, which is what makes short runs good"
     )

@@ -31,7 +31,7 @@ TRIES = 3
 
 
 def first_rung(epochs: int) -> int:
-    """The epoch after which a trial may be stopped: a third of the way, when the step size has begun to fall.
+    """The epoch after which a trial may be stopped: a third of the way, when the learning rate has begun to fall.
 
     Before that a one-cycle schedule tells little: the higher its rate, the worse a trial looks until the rate falls.
     All trials have the same epochs, so that at a rung all are at the same point of their schedules.

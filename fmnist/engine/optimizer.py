@@ -37,7 +37,7 @@ class AdamW:
                 parameter.grad = None
 
     def step(self, number: int, rate: float) -> None:
-        """Update the parameters that have gradients. `number`: of this step, from 1; `rate`: its step size."""
+        """Update the parameters that have gradients. `number`: of this step, from 1; `rate`: its learning rate."""
         self.step_adamw(number, rate)
         self.step_hidden(rate)
 
@@ -85,7 +85,7 @@ class Muon(AdamW):
     """Muon (Jordan, 2024) for every kernel but the last, which makes the logits; AdamW for that and for the rest.
 
     A kernel [out, ...], seen as a matrix [out, in], moves by its momentum made orthogonal, FURTHER times as far as
-    AdamW's step size says, so that one step size, and one decay, does for both.
+    AdamW's learning rate says, so that one learning rate, and one decay, does for both.
     """
 
     def __init__(self, module: nn.Module, weight_decay: float) -> None:

@@ -74,7 +74,7 @@ def choose_precision(name: Precision, device: torch.device) -> torch.dtype:
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """The step size for step 0 <= `step` < `steps` of a whole training."""
+    """The learning rate of step 0 <= `step` < `steps` of a whole training."""
     if config.schedule == "constant":
         return config.learning_rate
     done, climb = (step + 0.5) / steps, 0.2
@@ -95,7 +95,7 @@ class Engine:
         self.config = config
         self.device = choose_device(device)
         self.precision = choose_precision(config.precision, self.device)
-        with torch.random.fork_rng():
+        with self._own_draws():
             torch.manual_seed(config.seed)
             model = build_model(config.model, classes, config.dropout)
         if config.average_flips:
