@@ -1,10 +1,5 @@
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +10,8 @@ from fmnist import manage
 from fmnist.__main__ import main
 from fmnist.run import Run
 
-Command = Callable[..., tuple[int, str, str]]
-DATA = Path(__file__).parent / "data"
+from .conftest import DATA, Command
+
 QUICK = ("--epochs", "1", "--batch-size", "64", "--precision", "fp32")
 
 
@@ -178,28 +173,6 @@ def test_a_resume_refuses_what_differs_and_takes_what_does_not(fmnist: Command) 
     assert json_of(fmnist("train", "--resume", run_id, *QUICK, "--name", "x", "--json"))["run_id"] == run_id
 
 
-def start(home: Path, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "fmnist", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home.parent)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_a_training_that_can_go_on(
-    fmnist: Command, home: Path, number: signal.Signals, code: int
-) -> None:
-    process = start(home, "train", "--epochs", "1000", "--batch-size", "64")
-    until = time.monotonic() + 60
-    while not list(home.glob("runs/*/checkpoint")) and time.monotonic() < until:
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == code
-    (run,) = (home / "runs").iterdir()
-    assert err.startswith(f"fmnist: run {run.name}: interrupted, ")
-    assert err.endswith(f"of 1000 epochs are saved; go on with: fmnist train --resume {run.name}\n")
-    assert not list(run.glob(".*"))
-
-
 def test_a_damaged_run_does_not_hide_the_others(fmnist: Command, home: Path) -> None:
     trained = json_of(fmnist("train", *QUICK, "--json"))
     broken = home / "runs" / "20990101-000000-00000"
@@ -216,18 +189,6 @@ def test_a_damaged_run_does_not_hide_the_others(fmnist: Command, home: Path) -> 
     code, _, err = fmnist("train", "--resume", "latest")
     assert (code, err.count("\n")) == (1, 1)
     assert "config.json: is not what a run writes" in err
-
-
-def test_a_reader_that_leaves_early_is_no_error(fmnist: Command, home: Path) -> None:
-    fmnist("train", *QUICK)
-    reading, writing = os.pipe()
-    os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-m", "fmnist", "runs"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
-    )
-    os.close(writing)
-    assert "Traceback" not in done.stderr
-    assert "Exception" not in done.stderr
 
 
 def test_what_is_unexpected_is_one_line_too(fmnist: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,62 +222,6 @@ def test_help_and_version(fmnist: Command) -> None:
     assert code == 0
     for verb in ("data", "train", "evaluate", "predict", "runs"):
         assert verb in out
-
-
-def test_a_second_ctrl_c_does_not_take_the_hint_away(fmnist: Command, home: Path) -> None:
-    process = start(home, "train", "--epochs", "1000", "--batch-size", "64")
-    until = time.monotonic() + 60
-    while not list(home.glob("runs/*/checkpoint")) and time.monotonic() < until:
-        time.sleep(0.05)
-    for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
-        process.send_signal(number)
-    _, err = process.communicate(timeout=30)
-    assert "are saved; go on with: fmnist train --resume" in err
-    assert err.count("\n") == 1
-    assert process.returncode in (130, 143)
-
-
-@pytest.mark.parametrize("wait", [0.05, 0.15, 0.3, 0.6, 1.2, 1.8])
-def test_ctrl_c_while_it_starts_is_one_line_or_silent(fmnist: Command, home: Path, wait: float) -> None:
-    process = start(home, "train", "--epochs", "1000", "--batch-size", "64")
-    time.sleep(wait)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    if "Traceback" not in err or "in main\n" in err:  # else Python itself was still starting
-        assert err.count("\n") <= 1, err
-
-
-def test_a_current_folder_that_is_gone(fmnist: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "gone").mkdir()
-    monkeypatch.chdir(tmp_path / "gone")
-    (tmp_path / "gone").rmdir()
-    assert fmnist("runs") == (2, "", "fmnist: the current folder: is gone; change to one that is there\n")
-
-
-@pytest.mark.parametrize(
-    ("redirection", "code", "told"),
-    [
-        (">&-", 0, ""),
-        ("2>&-", 0, ""),
-        pytest.param(
-            "> /dev/full",
-            1,
-            "fmnist: output: No space left on device; mend that and run the command again\n",
-            marks=pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device here"),
-        ),
-    ],
-)
-def test_an_output_that_takes_nothing(fmnist: Command, home: Path, redirection: str, code: int, told: str) -> None:
-    done = subprocess.run(
-        f"{sys.executable} -m fmnist runs --json {redirection}", shell=True, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (code, told)
-
-
-def test_a_terminal_that_knows_ascii_only(fmnist: Command, home: Path, finished: Run) -> None:
-    command = [sys.executable, "-m", "fmnist", "predict", "--model", finished.model, DATA / "t10k-images-idx3-ubyte.gz"]
-    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.usefixtures("any_machine")

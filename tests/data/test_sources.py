@@ -2,7 +2,6 @@ import gzip
 import http.server
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from fmnist import data
 from fmnist.data import sources
 from fmnist.data.dataset import Dataset
 from fmnist.errors import Failure, UserError
+
+from ..helpers import web_server
 
 HERE = Path(__file__).parent
 IDX = sorted(HERE.glob("*-ubyte.gz"))
@@ -87,10 +88,8 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 
         def log_message(self, format: str, *args: object) -> None: ...
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{httpd.server_port}/", folder
-        httpd.shutdown()
+    with web_server(Handler) as address:
+        yield f"{address}/", folder
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from fmnist.tracking.wiring import Destinations
 
 DAY = 24 * 60 * 60
 RUNS = [f"20260101-000000-0000{number}" for number in (1, 2, 3)]
+NAME = "fashion-mnist"
 ORPHAN = "20250101-000000-00009"
 
 
@@ -29,7 +30,7 @@ class Place:
         uri = f"sqlite:///{home / 'mlflow.db'}"
         logs = home / "tensorboard"
         self.home = home
-        self.yard = Yard(home, Destinations(uri, "fashion-mnist", "fashion-mnist", home / "artifacts", logs), 7)
+        self.yard = Yard(home, Destinations(uri, NAME, NAME, home / "artifacts", logs), 7)
         mlflow.set_tracking_uri(uri)  # where MLflow looks for a logged model, whatever the client was told
         self.client: Any = mlflow.MlflowClient(uri, uri)
         for run_id in RUNS:
@@ -57,7 +58,7 @@ class Place:
         return found[0] if found else None
 
     def delete_version(self, number: int) -> None:
-        self.client.delete_model_version("fashion-mnist", str(number))
+        self.client.delete_model_version(NAME, str(number))
 
     def delete_run(self, run_id: str, days: float = 10) -> None:
         """As the button in MLflow does, so many days ago."""
@@ -127,3 +128,30 @@ def litter(place: Place) -> None:
 
 
 LITTER = {UNBEGUN: [ORPHAN], LOGS: ["20250202-000000-00008"], FETCHED: [f"{'0' * 64}.onnx"], SCRATCH: [".scratch-1"]}
+
+
+def uri(home: Path) -> str:
+    return f"sqlite:///{home / 'mlflow.db'}"
+
+
+def rows(home: Path) -> dict[str, list[Any]]:
+    """The whole database, the workspace's own path left out."""
+    with closing(sqlite3.connect(home / "mlflow.db")) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            name: sorted(
+                repr(row).replace(home.as_uri(), "file://HOME").replace(str(home), "HOME")
+                for row in connection.execute(f'SELECT * FROM "{name}"')
+            )
+            for name in tables
+        }
+
+
+def files(home: Path) -> dict[str, str]:
+    """Name -> SHA-256, of all that is kept but the database."""
+    kept = [path for part in ("runs", "artifacts", "tensorboard") for path in (home / part).rglob("*")]
+    return {str(path.relative_to(home)): sha256_of(path) for path in kept if path.is_file()}
+
+
+def everything(home: Path) -> dict[str, str]:
+    return {str(path.relative_to(home)): sha256_of(path) for path in home.rglob("*") if path.is_file()}

@@ -1,4 +1,3 @@
-import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from fmnist.ops.doctor import Patient, examine
 from fmnist.ops.finding import Finding, is_well
 from fmnist.tracking.wiring import Destinations
 
-from ..helpers import free_port
+from ..helpers import Quiet, free_port, web_server
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
 
@@ -44,7 +43,7 @@ def found(findings: list[Finding], what: str) -> Finding:
     return finding
 
 
-class Mlflow(http.server.BaseHTTPRequestHandler):
+class Mlflow(Quiet):
     """As much of MLflow's server as is asked; its store may be full, or forget."""
 
     kept: dict[str, bytes]
@@ -69,23 +68,13 @@ class Mlflow(http.server.BaseHTTPRequestHandler):
         del self.kept[self.path]
         self.reply(200, b"{}")
 
-    def reply(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: Any) -> None: ...
-
 
 @pytest.fixture
 def server() -> Iterator[tuple[str, type[Mlflow]]]:
     """(its address, how it behaves)."""
     behaviour = type("Behaviour", (Mlflow,), {"kept": {}})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), behaviour) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}", behaviour
-        running.shutdown()
+    with web_server(behaviour) as address:
+        yield address, behaviour
 
 
 def test_a_new_workspace_is_well_and_nothing_stays_of_the_look(tmp_path: Path) -> None:

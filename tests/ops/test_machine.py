@@ -3,15 +3,13 @@
 import os
 import time
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 
 from fmnist.ops import machine
 
-from ..helpers import free_port
+from ..helpers import Quiet, free_port, web_server
 
 
 @pytest.fixture
@@ -76,21 +74,15 @@ def test_a_clock_that_shows_what_cannot_be(tmp_path: Path, monkeypatch: pytest.M
     [(0, "ok", "as MLflow's server says too"), (600, "warning", "s ahead of it"), (-600, "warning", "s behind it")],
 )
 def test_a_server_whose_clock_is_another(tmp_path: Path, ahead: int, state: str, told: str) -> None:
-    class Answer(BaseHTTPRequestHandler):
+    class Answer(Quiet):
         def date_time_string(self, timestamp: float | None = None) -> str:
             return formatdate(time.time() + ahead, usegmt=True)
 
         def do_GET(self) -> None:
-            self.send_response(200)
-            self.end_headers()
+            self.reply(200)
 
-        def log_message(self, *arguments: object) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        thread = Thread(target=server.handle_request)
-        thread.start()
-        finding = machine.clock(tmp_path, f"http://127.0.0.1:{server.server_port}")
-        thread.join()
+    with web_server(Answer) as address:
+        finding = machine.clock(tmp_path, address)
     assert finding.state == state and finding.found.endswith(told)
 
 

@@ -1,6 +1,5 @@
 """What doctor says of the service: of a real one, on a port."""
 
-import http.server
 import shutil
 import socket
 import threading
@@ -18,6 +17,8 @@ from fmnist.serve.guard import Guard
 from fmnist.serve.keeper import Keeper
 from fmnist.serve.releases import FileSource
 from fmnist.serve.service import Service
+
+from ..helpers import Quiet, web_server
 
 Serve = Callable[..., int]
 
@@ -90,9 +91,6 @@ def test_one_that_is_away_is_bad_on_the_platform_alone(needed: bool, state: str)
 
 
 def test_another_program_on_its_port_is_noservice() -> None:
-    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as other:
-        thread = threading.Thread(target=other.handle_request)
-        thread.start()
-        finding = service(other.server_port, needed=False)
-        thread.join()
+    with web_server(Quiet) as address:
+        finding = service(int(address.rpartition(":")[2]), needed=False)
     assert (finding.state, finding.found) == ("off", "does not run")

@@ -1,13 +1,10 @@
 """What doctor says of MLflow's database and registry: of those that MLflow itself made."""
 
-import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import urlparse
 
 import pytest
@@ -15,7 +12,7 @@ import pytest
 from fmnist.ops.stores import database, registry
 from fmnist.registry import Registry
 
-from ..helpers import free_port
+from ..helpers import Quiet, free_port, web_server
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
 NAME = "fashion-mnist"
@@ -95,7 +92,7 @@ def server(file: Path) -> Iterator[str]:
     """As much of MLflow's server as is asked for a champion, from the database."""
     place = Registry(f"sqlite:///{file}", NAME)
 
-    class Answer(BaseHTTPRequestHandler):
+    class Answer(Quiet):
         def do_GET(self) -> None:
             champion = place.find("champion")
             path = urlparse(self.path)
@@ -112,17 +109,8 @@ def server(file: Path) -> Iterator[str]:
                 ((found,),) = connection.execute("SELECT storage_location FROM model_versions WHERE version = 1")
             return str(found)
 
-        def reply(self, status: int, values: object) -> None:
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps(values).encode())
-
-        def log_message(self, *arguments: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as running:
-        Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
+    with web_server(Answer) as address:
+        yield address
 
 
 def test_a_servers_registry_is_asked_too(file: Path, server: str) -> None:

@@ -11,7 +11,6 @@ import pytest
 from fmnist.errors import UserError
 from fmnist.serve import app as module
 from fmnist.serve.guard import read_key
-from fmnist.serve.limits import Limits
 from fmnist.serve.logs import JsonLines
 from fmnist.serve.service import Service
 from fmnist.serve.web import Route, as_json
@@ -69,119 +68,6 @@ def test_a_body_arrives_in_pieces_and_packed(call: Any, picture: Any) -> None:
     for encoding, packed in {"gzip": gzip.compress(raw), "deflate": zlib.compress(raw), "identity": raw}.items():
         reply = call("POST", "/predict", packed, {"Content-Encoding": encoding})
         assert reply.json["predictions"] == expected, encoding
-
-
-@pytest.mark.parametrize(
-    ("body", "headers", "status", "said"),
-    [
-        (b"x" * 2001, {}, 413, "the body: is more than 2,000 bytes; send less at once"),
-        (b"x", {"Content-Length": "2001"}, 413, "the body: is more than 2,000 bytes"),
-        ([b"x" * 1500, b"x" * 1500], {}, 413, "the body: is more than 2,000 bytes"),
-        (gzip.compress(bytes(10**7)), {"Content-Encoding": "gzip"}, 413, "the body: is more than 2,000 bytes"),
-        (b"no gzip at all", {"Content-Encoding": "gzip"}, 400, "the body: is damaged gzip"),
-        (gzip.compress(bytes(784))[:-12], {"Content-Encoding": "gzip"}, 400, "the body: its gzip ends too early"),
-        (gzip.compress(bytes(784)) * 2, {"Content-Encoding": "gzip"}, 400, "the body: more follows where its"),
-        (b"x", {"Content-Encoding": "br"}, 415, "Content-Encoding 'br': is not known"),
-    ],
-)
-def test_limits_hold_before_anything_is_decoded(
-    source: ListSource, body: Any, headers: dict[str, str], status: int, said: str
-) -> None:
-    small = make_service(source, Limits(body=2000))
-    reply = asyncio.run(ask(small, "POST", "/predict", body, headers))
-    assert reply.status == status
-    assert reply.json["detail"].startswith(said)
-
-
-def test_a_slow_body_and_a_slow_answer_get_their_time_and_no_more(source: ListSource, picture: Any) -> None:
-    service = make_service(source, Limits(seconds=0.05))
-
-    async def never() -> Any:
-        await asyncio.sleep(60)
-
-    async def slowly() -> Any:
-        sent: list[Any] = []
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": HOST}
-        await service.app(scope, never, send)
-        return sent[0]["status"]
-
-    assert asyncio.run(slowly()) == 408
-    service.app.routes["POST", "/predict"] = Route(lambda request: never(), "/predict")
-    service.app.__post_init__()
-    reply = asyncio.run(ask(service, "POST", "/predict", picture.tobytes()))
-    assert (reply.status, reply.headers["retry-after"]) == (503, "1")
-
-
-HOST = [(b"host", b"localhost")]
-
-
-def test_a_client_that_goes_away_in_mid_body_gets_nothing_and_harms_nobody(service: Service, picture: Any) -> None:
-    async def cut() -> list[Any]:
-        events = [{"type": "http.request", "body": b"half", "more_body": True}, {"type": "http.disconnect"}]
-        sent: list[Any] = []
-
-        async def receive() -> Any:
-            return events.pop(0)
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": HOST}
-        await service.app(scope, receive, send)
-        return sent
-
-    assert asyncio.run(cut()) == []
-    assert asyncio.run(ask(service, "POST", "/predict", picture.tobytes())).status == 200
-
-
-def test_past_so_many_requests_at_once_the_next_is_told_to_come_back(source: ListSource, picture: Any) -> None:
-    service = make_service(source, Limits(requests=3))
-
-    async def five() -> list[int]:
-        asked = (ask(service, "POST", "/predict", picture.tobytes()) for _ in range(5))
-        return [reply.status for reply in await asyncio.gather(*asked)]
-
-    assert asyncio.run(five()) == [200, 200, 200, 503, 503]
-    assert asyncio.run(five()).count(200) == 3  # those that were refused left nothing behind
-
-
-def test_who_waits_for_a_refusal_keeps_nobody_from_an_answer(source: ListSource, picture: Any) -> None:
-    service = make_service(source, Limits(requests=1, hold=60))
-
-    async def several() -> list[Any]:
-        first, *held = [asyncio.create_task(ask(service, "POST", "/predict", picture.tobytes())) for _ in range(3)]
-        statuses = [(await first).status, (await ask(service, "POST", "/predict", picture.tobytes())).status]
-        waiting = [not task.done() for task in held]
-        for task in held:  # that they get a 503 at last, the test above shows
-            task.cancel()
-        return [*statuses, *waiting]
-
-    assert asyncio.run(several()) == [200, 200, True, True]
-
-
-def test_the_limits_are_those_of_the_page() -> None:
-    page, of = (Path(__file__).parents[2] / "docs" / "service.md").read_text(), Limits()
-    for told in (f"{of.body >> 20} MiB", f"{of.pixels // 10**6} million", f"{of.images:,}", f"{of.seconds} s each"):
-        assert f"| {told} |" in page
-    assert f"| {of.queue:,}; {of.requests}; past either" in page and f"| {of.drain} s |" in page
-
-
-def test_a_crowd_that_is_refused_is_one_line_in_the_log(
-    source: ListSource, picture: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    service = make_service(source, Limits(requests=1, hold=0))
-    caplog.set_level(logging.INFO, "fmnist.serve")
-
-    async def crowd() -> None:
-        await asyncio.gather(*(ask(service, "POST", "/predict", picture.tobytes()) for _ in range(50)))
-
-    asyncio.run(crowd())
-    (record,) = [record for record in caplog.records if "refused" in record.message]
-    assert (record.message, record.count) == ("requests refused with 503", 1)  # type: ignore[attr-defined]
 
 
 def test_other_names_and_foreign_pages_are_turned_away(call: Any) -> None:

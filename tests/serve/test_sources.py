@@ -1,11 +1,9 @@
 """MLflow's registry as the service reads it, without MLflow's package; held against a database that MLflow made."""
 
-import json
 import shutil
 import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlparse
@@ -22,6 +20,8 @@ from fmnist.serve.sqlite import SqliteSource
 from fmnist.serve.wiring import make_service
 from fmnist.settings import Settings
 from fmnist.workspace import Workspace
+
+from ..helpers import Quiet, web_server
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
 NAME = "fashion-mnist"
@@ -93,7 +93,7 @@ def test_a_deleted_version_and_a_deleted_file(database: Path, tmp_path: Path) ->
         source.fetch(type(release)("9", ""), tmp_path)
 
 
-class FakeServer(BaseHTTPRequestHandler):
+class FakeServer(Quiet):
     """An MLflow as its REST API answers, with what can go wrong: the real one is asked in tests/platform."""
 
     answers: ClassVar[dict[str, Any]] = {}
@@ -103,21 +103,14 @@ class FakeServer(BaseHTTPRequestHandler):
         parts = urlparse(self.path)
         self.seen.append((parts.path, parse_qs(parts.query), self.headers.get("Authorization")))
         status, body = self.answers.get(parts.path.rpartition("/mlflow/")[2] or parts.path, (404, b"nothing"))
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(body if isinstance(body, bytes) else json.dumps(body).encode())
-
-    def log_message(self, *_: Any) -> None:
-        pass
+        self.reply(status, body)
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
     FakeServer.answers, FakeServer.seen = {}, []
-    with ThreadingHTTPServer(("127.0.0.1", 0), FakeServer) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{listening.server_port}"
-        listening.shutdown()
+    with web_server(FakeServer) as address:
+        yield address.removeprefix("http://")
 
 
 def test_rest_says_none_only_where_mlflow_says_so(server: str) -> None:
