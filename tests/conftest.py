@@ -22,7 +22,7 @@ from fmnist.settings import Settings
 from fmnist.tracking.journal import Journal
 from fmnist.workspace import Workspace
 
-from .helpers import free_port, train_with_journal
+from .helpers import DATA, ELSEWHERE, free_port, train_with_journal
 from .tries import (  # noqa: F401 - pytest's hooks
     pytest_addoption,
     pytest_collection_modifyitems,
@@ -35,12 +35,11 @@ from .tries import (  # noqa: F401 - pytest's hooks
 # What somebody has set is nothing to the tests, nor do they reach their MLflow; and no proxy stands before our servers.
 for _name in [name for name in os.environ if name.startswith("FMNIST_")]:
     del os.environ[_name]
-for _name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS"):
+for _name in ELSEWHERE:
     os.environ.pop(_name, None)
 for _name in ("no_proxy", "NO_PROXY"):
     os.environ[_name] = ",".join(filter(None, [os.environ.get(_name), "localhost", "127.0.0.1"]))
 
-DATA = Path(__file__).parent / "data"
 PLATFORM = Path(__file__).parents[1] / "platform"
 
 Command = Callable[..., tuple[int, str, str]]

@@ -1,12 +1,16 @@
 """What tests in several folders need, and is no fixture."""
 
 import json
+import os
 import socket
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import onnx
 from onnx import numpy_helper
@@ -23,6 +27,28 @@ from fmnist.workspace import Workspace
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as held:
         return int(held.getsockname()[1])
+
+
+DATA = Path(__file__).parent / "data"
+ELSEWHERE = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "RAY_ADDRESS"
+"""With these set, programs would reach other people's servers."""
+PATIENCE = 180  # seconds; a busy machine is no fault
+
+
+def until(found: Callable[[], Any], process: "subprocess.Popen[str] | None" = None) -> Any:
+    """What `found` gives, once it gives something. `process`: what is to bring it about, so that it has to run."""
+    end = time.monotonic() + PATIENCE
+    while not (result := found()):
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return result
+
+
+def environment_of(home: Path) -> dict[str, str]:
+    """What a process gets that is to work there, on the tests' images."""
+    own = {"FMNIST_HOME": str(home), "FMNIST_DATA": str(DATA), "FMNIST_DOWNLOAD": "no"}
+    return {name: os.environ[name] for name in os.environ if name not in ELSEWHERE} | own
 
 
 class Quiet(BaseHTTPRequestHandler):

@@ -10,7 +10,8 @@ from fmnist import manage
 from fmnist.__main__ import main
 from fmnist.run import Run
 
-from .conftest import DATA, Command
+from .conftest import Command
+from .helpers import DATA
 
 QUICK = ("--epochs", "1", "--batch-size", "64", "--precision", "fp32")
 

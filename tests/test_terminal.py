@@ -12,7 +12,8 @@ import pytest
 
 from fmnist.run import Run
 
-from .conftest import DATA, Command
+from .conftest import Command
+from .helpers import DATA, until
 
 FMNIST = [sys.executable, "-m", "fmnist"]
 
@@ -28,17 +29,11 @@ def training(fmnist: Command, home: Path) -> Iterator["subprocess.Popen[str]"]:
         process.kill()
 
 
-def wait_for_an_epoch(home: Path) -> None:
-    until = time.monotonic() + 60
-    while not list(home.glob("runs/*/checkpoint")) and time.monotonic() < until:
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_training_that_can_go_on(
     training: "subprocess.Popen[str]", home: Path, number: signal.Signals, code: int
 ) -> None:
-    wait_for_an_epoch(home)
+    until(lambda: list(home.glob("runs/*/checkpoint")), training)
     training.send_signal(number)
     _, err = training.communicate(timeout=120)
     assert training.returncode == code
@@ -49,7 +44,7 @@ def test_a_signal_ends_a_training_that_can_go_on(
 
 
 def test_a_second_ctrl_c_does_not_take_the_hint_away(training: "subprocess.Popen[str]", home: Path) -> None:
-    wait_for_an_epoch(home)
+    until(lambda: list(home.glob("runs/*/checkpoint")), training)
     for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
         training.send_signal(number)
     _, err = training.communicate(timeout=30)

@@ -16,7 +16,8 @@ from fmnist.provenance import provenance
 from fmnist.run import Run
 from fmnist.workspace import Workspace
 
-DATA = Path(__file__).parent / "data"
+from .helpers import DATA
+
 CONFIG = TrainConfig(epochs=1, batch_size=64, precision="fp32")
 
 

@@ -26,10 +26,11 @@ from fmnist.files import is_locked
 from fmnist.registry import make_database
 from fmnist.run import Run
 
+from ..helpers import DATA
+
 # The trainings here are so small that threads cost more than they give.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
-DATA = Path(__file__).parents[1] / "data"
 EPOCHS = 4
 Fault = dict[str, Any]
 TRAIN = ("train", "--epochs", str(EPOCHS), "--batch-size", "64")

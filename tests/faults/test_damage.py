@@ -20,7 +20,8 @@ from fmnist.settings import Settings
 from fmnist.tracking.journal import Journal
 from fmnist.workspace import Workspace
 
-from .conftest import DATA, Place
+from ..helpers import DATA
+from .conftest import Place
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
 

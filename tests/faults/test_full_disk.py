@@ -20,8 +20,8 @@ from fmnist.tracking.journal import Journal, Record
 from fmnist.tracking.tracker import JournalTracker
 from fmnist.workspace import Workspace
 
-from ..helpers import NoProcess
-from .conftest import DATA, EPOCHS, Place, Warm, weights_of
+from ..helpers import DATA, NoProcess
+from .conftest import EPOCHS, Place, Warm, weights_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
 

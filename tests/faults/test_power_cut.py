@@ -28,8 +28,8 @@ from fmnist.tracking.journal import Journal
 from fmnist.tracking.tracker import JournalTracker
 from fmnist.workspace import Workspace
 
-from ..helpers import NoProcess
-from .conftest import DATA, EPOCHS, weights_of
+from ..helpers import DATA, NoProcess
+from .conftest import EPOCHS, weights_of
 
 CONFIG = TrainConfig(epochs=EPOCHS, batch_size=64)
 NAMES = ("files", "run", "checkpoint", "training", "tracking/journal", "tracking/tracker")

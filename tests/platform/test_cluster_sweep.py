@@ -1,12 +1,10 @@
 """Sweeps on a real Ray: found, nested in MLflow, stopped, killed, gone on with, promoted."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,9 @@ from fmnist.recipe import TrainConfig, make_config
 from fmnist.sweep import Sweep, Trial, list_sweeps, trials_of
 from fmnist.tracking.journal import Journal
 
+from ..helpers import environment_of, until
 from ..sweeps import PLAN, a_sweep
 
-DATA = Path(__file__).parents[1] / "data"
 WAIT = 180  # seconds; a busy machine is no fault
 MODEL = """
 import os, pathlib, time
@@ -48,14 +46,7 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder, self.home, self.built = folder, folder / "var", folder / "built"
         (folder / "counted.py").write_text(MODEL)
-        own = {
-            "FMNIST_HOME": str(self.home),
-            "FMNIST_DATA": str(DATA),
-            "FMNIST_DOWNLOAD": "no",
-            "BUILT": str(self.built),
-        }
-        self.environment = os.environ | own | {"OMP_NUM_THREADS": "1"}
-        self.environment.pop("MLFLOW_TRACKING_URI", None)
+        self.environment = environment_of(self.home) | {"BUILT": str(self.built), "OMP_NUM_THREADS": "1"}
         self.started: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: object, **environment: str) -> "subprocess.Popen[str]":
@@ -95,15 +86,6 @@ def place(tmp_path: Path) -> Iterator[Place]:
         if process.poll() is None:
             process.kill()
             process.communicate()
-
-
-def until(found: Callable[[], Any], process: "subprocess.Popen[str] | None" = None) -> None:
-    """Wait for it, as long as the process that is to bring it about runs."""
-    end = time.monotonic() + WAIT
-    while not found():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_a_sweep_gives_a_recipe_and_a_champion(place: Place) -> None:

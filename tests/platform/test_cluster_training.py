@@ -6,8 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ from fmnist.cluster.afterwards import OWNER
 from fmnist.run import Run
 from fmnist.tracking.journal import Journal
 
-from ..helpers import free_port
+from ..helpers import environment_of, free_port, until
 
-DATA = Path(__file__).parents[1] / "data"
 WAIT = 300  # seconds; a busy machine is no fault
 TRAIN = ("train", "--batch-size", "64", "--workers", "2")
 
@@ -34,10 +32,7 @@ class Place:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        settings = {"FMNIST_HOME": str(home), "FMNIST_DATA": str(DATA), "FMNIST_DOWNLOAD": "no", "OMP_NUM_THREADS": "1"}
-        self.environment = os.environ | settings
-        for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-            self.environment.pop(name, None)
+        self.environment = environment_of(home) | {"OMP_NUM_THREADS": "1"}
 
     def start(self, *arguments: str, **settings: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "fmnist", *arguments]
@@ -62,20 +57,12 @@ class Place:
                 bool(list(self.home.glob("runs/*/checkpoint"))) and read_checkpoint(self.run.checkpoint).epoch >= number
             )
 
-        wait_until(lambda: there() or process.poll() is not None)
-        assert process.poll() is None, process.communicate()
+        until(there, process)
 
     def check_once(self, epochs: int) -> None:
         """Every epoch is there once."""
         keys = [record["key"] for record in Journal(self.run.journal).read()]
         assert keys == ["start", *(f"epoch/{number}" for number in range(1, epochs + 1)), "end"]
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + WAIT
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def below(process: "subprocess.Popen[str]") -> list[psutil.Process]:
@@ -170,7 +157,7 @@ def head(tmp_path: Path) -> Iterator[tuple[int, int]]:
     with (tmp_path / "head.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment | {"PYTHONUNBUFFERED": "1"}, stdout=log, stderr=log)
     told = tmp_path / "head.log"
-    wait_until(lambda: "Ray runtime started" in told.read_text() or process.poll() is not None)
+    until(lambda: "Ray runtime started" in told.read_text() or process.poll() is not None)
     assert process.poll() is None, told.read_text()
     yield port, clients
     begun = psutil.Process(process.pid).children(recursive=True)

@@ -1,13 +1,11 @@
 """`fmnist up` for real: four servers, a training meanwhile, what a browser gets, and nothing left at the end."""
 
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ import psutil
 import pytest
 import requests
 
-DATA = Path(__file__).parents[1] / "data"
+from ..helpers import environment_of, until
+
 WAIT = 180  # seconds; a busy machine is no fault
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -30,9 +29,7 @@ class Up:
             sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
             self.ports = [taken.getsockname()[1] for taken in sockets]
         names = (f"FMNIST_{name}_PORT" for name in ("MLFLOW", "TENSORBOARD", "NOTEBOOK", "SERVICE"))
-        places = {"FMNIST_HOME": str(home), "FMNIST_DATA": str(DATA), "FMNIST_DOWNLOAD": "no"}
-        self.environment = os.environ | places | dict(zip(names, map(str, self.ports), strict=True))
-        self.environment.pop("MLFLOW_TRACKING_URI", None)
+        self.environment = environment_of(home) | dict(zip(names, map(str, self.ports), strict=True))
         command = [sys.executable, "-m", "fmnist", "up"]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=self.environment, cwd=home.parent, **pipes)
@@ -79,13 +76,6 @@ def up(tmp_path: Path) -> Iterator[Up]:
     if running.process.poll() is None:
         running.process.terminate()
         running.process.communicate(timeout=WAIT)
-
-
-def until(found: Callable[[], Any]) -> Any:
-    end = time.monotonic() + WAIT
-    while not (result := found()) and time.monotonic() < end:
-        time.sleep(0.5)
-    return result
 
 
 def test_a_training_shows_in_all_and_ctrl_c_ends_them(up: Up, tmp_path: Path) -> None:

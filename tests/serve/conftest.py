@@ -84,6 +84,14 @@ def service(source: ListSource) -> Iterator[Service]:
     service.close()
 
 
+@pytest.fixture(scope="module")
+def trained(finished: Run) -> Iterator[Service]:
+    """With a model that tells pictures apart."""
+    service = make_service(ListSource(finished.model), Limits(images=300))
+    yield service
+    service.close()
+
+
 def make_service(source: Any, limits: Limits | None = None, key: str | None = None) -> Service:
     keeper = Keeper(source, None, missing="fashion-mnist has no champion yet; train one: fmnist train")
     keeper.look()

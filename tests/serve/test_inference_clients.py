@@ -20,19 +20,8 @@ from fmnist.data.dataset import Dataset
 from fmnist.predictor import Predictor
 from fmnist.run import Run
 from fmnist.serve.guard import Guard
-from fmnist.serve.limits import Limits
 from fmnist.serve.service import Service
 from fmnist.serve.tensors import INPUT, OUTPUTS
-
-from .conftest import ListSource, make_service
-
-
-@pytest.fixture(scope="module")
-def trained(finished: Run) -> Iterator[Service]:
-    """With a model that tells pictures apart."""
-    service = make_service(ListSource(finished.model), Limits(images=300))
-    yield service
-    service.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@ import asyncio
 import json
 import struct
 import tracemalloc
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,19 +11,10 @@ import pytest
 from fmnist.data.dataset import Dataset
 from fmnist.predictor import Predictor
 from fmnist.run import Run
-from fmnist.serve.limits import Limits
 from fmnist.serve.service import Service
 from fmnist.serve.tensors import INPUT, PROBABILITIES
 
-from .conftest import ListSource, Reply, ask, make_service
-
-
-@pytest.fixture(scope="module")
-def trained(finished: Run) -> Iterator[Service]:
-    """With a model that tells pictures apart."""
-    service = make_service(ListSource(finished.model), Limits(images=300))
-    yield service
-    service.close()
+from .conftest import Reply, ask
 
 
 def send(service: Service, body: bytes, head: int | None = None) -> Reply:

@@ -14,6 +14,8 @@ from fmnist.tracking import shipper
 from fmnist.tracking.journal import Journal, Record
 from fmnist.tracking.shipper import State, is_pending, ship
 
+from ..helpers import until
+
 
 class Heap:
     """A sink that keeps what it gets, and fails when it is told to."""
@@ -90,13 +92,6 @@ def follow(run: Run, sink: Heap) -> threading.Thread:
     thread = threading.Thread(target=ship, args=(run, {"heap": lambda: sink}), kwargs={"follow": True})
     thread.start()
     return thread
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_it_follows_a_training_to_its_end_and_to_its_death(own_copy: Run, records: list[Record]) -> None:
