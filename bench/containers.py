@@ -6,19 +6,23 @@ make bench-platform        n = 3 cold and warm starts, some minutes, into bench/
 import argparse
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 from results import keep, machine
 
 ROOT = Path(__file__).parents[1]
 MARK = "<!-- platform -->"
-NAME = "fmnist-bench"
+NAME = f"fmnist-bench-{os.getpid()}"
 BASES = {"postgres": "postgres:17-bookworm"}
 BASE = "python:3.11-slim-bookworm"
 IMAGES = ("postgres", "tensorboard", "mlflow", "notebook", "api")
@@ -38,9 +42,25 @@ class Copy:
             ports = {name: str(one.getsockname()[1]) for name, one in zip(PORTS, taken, strict=True)}
         self.folder = folder
         own = {"PLATFORM_NAME": NAME, "NOTEBOOK_CONTAINER": f"{NAME}-notebook"}
-        foreign = ("FMNIST_", "MLFLOW_", "MAKE", "MFLAGS", "ARGS")  # of the make that this runs in, too
+        foreign = ("FMNIST_", "MLFLOW_", "COMPOSE_", "JUPYTER_", "PLATFORM_", "RAY_")
+        foreign += ("MAKE", "MFLAGS", "ARGS")  # of the make that this runs in
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         self.environment |= ports | own
+
+    @classmethod
+    @contextmanager
+    def built(cls) -> Iterator[Self]:
+        """With its images. However this ends, it goes with all it has."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        with tempfile.TemporaryDirectory() as scratch:
+            copy = cls(Path(scratch))
+            try:
+                if "WHEELS" not in copy.environment:
+                    copy.run("make", "wheels", "ARGS=--quiet")
+                copy.run("make", "build")
+                yield copy
+            finally:
+                copy.run("docker", "compose", "down", "--volumes", "--rmi", "all")
 
     def run(self, *command: str, given: str = "") -> str:
         """What it prints; `given` is its input."""
@@ -111,22 +131,16 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3)
     arguments = parser.parse_args()
     cold, warm = [], []
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Copy(Path(scratch))
-        copy.run("make", "build")
-        try:
-            for _ in range(arguments.starts):
-                cold.append(copy.start())
-                copy.run("make", "stop")
-                warm.append(copy.start())
-                print(f"cold {cold[-1]:.1f} s, warm {warm[-1]:.1f} s", flush=True)
-                if len(cold) < arguments.starts:
-                    copy.run("docker", "compose", "down", "--volumes")
-            time.sleep(SETTLED)
-            memory = copy.memory()
-        finally:
-            copy.run("docker", "compose", "down", "--volumes")
-    text = section(cold, warm, memory)
+    with Copy.built() as copy:
+        for _ in range(arguments.starts):
+            cold.append(copy.start())
+            copy.run("make", "stop")
+            warm.append(copy.start())
+            print(f"cold {cold[-1]:.1f} s, warm {warm[-1]:.1f} s", flush=True)
+            if len(cold) < arguments.starts:
+                copy.run("docker", "compose", "down", "--volumes")
+        time.sleep(SETTLED)
+        text = section(cold, warm, copy.memory())
     print(text)
     if arguments.starts >= 3:
         keep(MARK, text)

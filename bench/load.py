@@ -1,9 +1,9 @@
 """How much one MLflow takes: runs a minute and points a second, by clients that wait for nothing but its answers.
 
-make bench-load                                    an MLflow of its own on SQLite
-make bench-load ARGS="--uri http://localhost:5000"  the platform's, on Postgres; what it is sent is deleted, make gc
+make bench-load                       an MLflow of its own on SQLite
+make bench-load ARGS="--platform"     the platform's, on Postgres: of a copy of the checkout, which goes afterwards
 
-The clients run on the same machine, in processes of their own.
+Each is one worker of MLflow's. The clients run on the same machine, in processes of their own.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import requests
+from containers import Copy
 from limits import server, until
 from results import keep, machine, told
 
@@ -24,6 +25,7 @@ CLIENTS = 1, 4, 16
 SECONDS = 20.0
 EPOCHS, SCORES, PARAMS = 8, 12, 22
 """Of a run of the recipe `fast`: log-batch once an epoch, with so many scores."""
+WAIT = 120  # seconds
 MOST = 1000
 """Points that MLflow takes in one request."""
 
@@ -64,27 +66,35 @@ class Client:
         return 1
 
 
-def client(uri: str, experiment: str, kind: str, results: Any) -> None:
-    """Do it again and again for SECONDS; what came of it: (how many, seconds of each time)."""
+def client(uri: str, experiment: str, kind: str, together: Any, results: Any) -> None:
+    """Do it again and again for SECONDS; what came of it: (how many, seconds of each time), or an error."""
     mine = Client(uri, experiment)
-    run, done, times = mine.create(), 0, []
-    end = time.perf_counter() + SECONDS
-    while (started := time.perf_counter()) < end:
-        done += mine.run() if kind == "runs" else mine.points(run, MOST, done)
-        times.append(time.perf_counter() - started)
-    results.put((done / (time.perf_counter() - end + SECONDS), times))
+    try:
+        run, done, times = mine.create(), 0, []
+        together.wait(WAIT)  # all of them are there
+        end = time.perf_counter() + SECONDS
+        while (started := time.perf_counter()) < end:
+            done += mine.run() if kind == "runs" else mine.points(run, MOST, done)
+            times.append(time.perf_counter() - started)
+        results.put((done / (time.perf_counter() - end + SECONDS), times))
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        together.abort()
+        results.put(repr(error))
 
 
 def load(uri: str, experiment: str, kind: str, clients: int) -> tuple[float, float]:
     """(how many a second by all clients, the median seconds of one time)."""
     context = multiprocessing.get_context("spawn")
     results: Any = context.Queue()
-    started = [context.Process(target=client, args=(uri, experiment, kind, results)) for _ in range(clients)]
+    given = uri, experiment, kind, context.Barrier(clients), results
+    started = [context.Process(target=client, args=given) for _ in range(clients)]
     for process in started:
         process.start()
-    found = [results.get(timeout=10 * SECONDS + 120) for _ in started]
+    found = [results.get(timeout=10 * SECONDS + WAIT) for _ in started]
     for process in started:
         process.join()
+    if failed := [result for result in found if isinstance(result, str)]:
+        raise SystemExit(failed[0])
     return sum(rate for rate, _ in found), statistics.median(seconds for _, times in found for seconds in times)
 
 
@@ -95,7 +105,7 @@ def report(uri: str, store: str, rounds: int) -> str:
         f"## What one MLflow takes ({store})",
         "",
         f"Clients send whole runs without files ({EPOCHS} epochs of {SCORES} scores), or {MOST:,} points a time, one "
-        f"after the other, from the same machine: {machine()}; {SECONDS:.0f} s each; n = {rounds}, medians and "
+        f"after the other, to one worker of MLflow's on the same machine: {machine()}; {SECONDS:.0f} s each; n = {rounds}, medians and "
         "ranges. `make bench-load`",
         "",
         "| clients | runs a minute | seconds a run | points a second | seconds a request |",
@@ -121,23 +131,37 @@ def report(uri: str, store: str, rounds: int) -> str:
 @contextlib.contextmanager
 def own_server() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as home:
-        store = ["--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--default-artifact-root", home]
+        store = [
+            "--backend-store-uri",
+            f"sqlite:///{home}/mlflow.db",
+            "--default-artifact-root",
+            home,
+            "--workers",
+            "1",
+        ]
         with server("mlflow", "server", *store) as (uri, _):
-            if until(lambda: requests.get(f"{uri}/health", timeout=5).ok, 120) is None:
+            if until(lambda: requests.get(f"{uri}/health", timeout=5).ok, WAIT) is None:
                 raise SystemExit("MLflow does not start")
             yield uri
 
 
+@contextlib.contextmanager
+def platforms_server() -> Iterator[str]:
+    with Copy.built() as copy:
+        copy.start()
+        yield f"http://localhost:{copy.environment['FMNIST_MLFLOW_PORT']}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--uri", help="an MLflow that runs; without it, one on SQLite is started")
+    parser.add_argument("--platform", action="store_true", help="the platform's MLflow, not one on SQLite")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
-    store = "Postgres" if arguments.uri else "SQLite"
-    with contextlib.nullcontext(arguments.uri) if arguments.uri else own_server() as uri:
+    store = "the platform, Postgres" if arguments.platform else "SQLite"
+    with platforms_server() if arguments.platform else own_server() as uri:
         text = report(uri, store, arguments.rounds)
     print(text)
-    keep(f"<!-- load, {store} -->", text)
+    keep(f"<!-- load, {store.rpartition(' ')[2]} -->", text)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,37 @@
 """The service in replicas of Ray Serve beside the same as one plain process, in turn, a client for each replica.
 
-make bench-serve-cluster                    3 rounds of 10 s each, some 5 minutes, into bench/RESULTS.md (needs wrk)
+make bench-serve-cluster                    3 rounds, a quarter of an hour, into bench/RESULTS.md (needs wrk)
 make bench-serve-cluster ARGS="--rounds 1 --seconds 2 --model FILE"
 
 All of it shares this machine's cores: the clients, Ray Serve's proxy, and the replicas.
 """
 
 import argparse
+import os
 import statistics
 import sys
+from functools import partial
+from pathlib import Path
 
 import numpy as np
-from results import keep, machine
+from results import keep, machine, measurements
 from servers import Load, Question, find_wrk, load, running
 
 from fmnist.registry import CHAMPION
 
+WARM = 15
+"""Seconds before anything is measured: a second replica may still be starting when the first one answers."""
 MARK = "<!-- serving on a cluster -->"
 PLAIN = [sys.executable, "-P", "-m", "fmnist", "serve", "--port", "PORT"]
 CLIENTS = (1, 2, 16)
 IMAGE = Question(np.arange(784, dtype=np.uint8).tobytes(), {"Content-Type": "application/octet-stream"})
 MANY = Question(IMAGE.body * 256, IMAGE.headers, 256)
+
+
+def sources() -> list[Path]:
+    """What the measurements depend on."""
+    package = Path(__file__).parents[1] / "fmnist"
+    return [*package.glob("serve/**/*.py"), package / "cluster" / "serving.py", package.parent / "constraints.txt"]
 
 
 def contenders(model: str) -> dict[str, list[str]]:
@@ -35,7 +46,7 @@ def measure(command: list[str], seconds: float) -> dict[str, Load]:
     """What each question gave, by its name."""
     found = {}
     with running(command, "/predict", IMAGE) as server:
-        load(server.port, "/predict", IMAGE, connections=2, seconds=1)  # to warm up
+        load(server.port, "/predict", IMAGE, connections=max(CLIENTS), seconds=WARM)
         for count in CLIENTS:
             found[f"{count}"] = load(server.port, "/predict", IMAGE, connections=count, seconds=seconds)
         found["many"] = load(server.port, "/predict", MANY, connections=2, seconds=seconds)
@@ -80,16 +91,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--model", default=CHAMPION, help="as fmnist serve takes it")
     arguments = parser.parse_args()
     find_wrk()
+    os.environ.pop("RAY_ADDRESS", None)  # on this machine
     several = contenders(arguments.model)
     found: dict[str, list[dict[str, Load]]] = {name: [] for name in several}
+    measured = measurements(f"serve-cluster-{arguments.seconds:g}", sources(), arguments.fresh)
     for number in range(arguments.rounds):
         for name, command in several.items():
-            found[name].append(measure(command, arguments.seconds))
-            rates = {kind: round(got.rate) for kind, got in found[name][-1].items()}
-            print(f"round {number + 1}, {name}: {rates}", flush=True)
+            got = measured.get(f"{name}, round {number + 1}", partial(measure, command, arguments.seconds))
+            found[name].append({kind: Load(*values) for kind, values in got.items()})
     text = section(found, arguments.seconds)
     print(text)
     if arguments.rounds >= 3:

@@ -1,6 +1,6 @@
 """What a sweep gives: 20 trials of the recipe `fast`, the best of them beside it, and the time it takes.
 
-make bench-sweep                       some 25 minutes on two cores, into bench/RESULTS.md; goes on where it stopped
+make bench-sweep                       some 40 minutes on two cores, into bench/RESULTS.md; goes on where it stopped
 make bench-sweep ARGS="--trials 4 --epochs 1 --seeds 1"
 
 The best of many by the validation images is the luckiest of them too. So it is trained again by other seeds, and the
@@ -22,6 +22,7 @@ from typing import Any
 from accuracy import ROOT, ours, sources, spread
 from results import STORE, keep, machine, measurements, told
 
+from fmnist import load_data
 from fmnist.recipe import TrainConfig
 from fmnist.sweep import SCORE, list_sweeps, trials_of
 from fmnist.tracking.journal import Journal
@@ -80,7 +81,8 @@ def report(found: dict[str, Any], pairs: list[dict[str, dict[str, Any]]], alone:
         "",
         f"{found['whole']:,.0f} s in all, {found['search']:,.0f} s of them from the first trial's start to the last "
         f"one's end: {states['completed']} trials to their end, {states['stopped']} stopped early, {done} epochs. The "
-        f"recipe, which is trial 1: {first['score']:.2%} of the validation images; the best, trial {best['number']}: "
+        f"recipe, which is trial 1: {first['score']:.2%} of the validation images ({first['state']} after "
+        f"{first['epochs']} epochs); the best, trial {best['number']}: "
         f"{best['score']:.2%}, with {json.dumps(changed)}.",
         "",
         "| trained again, in turn, by other seeds | validation accuracy | test accuracy |",
@@ -108,6 +110,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     arguments = parser.parse_args()
+    load_data()
+    os.environ.pop("RAY_ADDRESS", None)  # on this machine
     needed = [*sources(), *(ROOT / "fmnist" / "cluster").glob("*.py"), ROOT / "fmnist" / "space.py"]
     measured = measurements(f"sweep-{arguments.trials}-{arguments.epochs}", needed, arguments.fresh)
     found = measured.get("sweep", partial(search, arguments.trials, arguments.epochs))
