@@ -135,7 +135,7 @@ bench-cluster: $(READY) ## two workers on Ray against one process, on this machi
 bench-sweep: $(READY) ## twenty trials on this machine: what the best is worth, and the time it takes, into bench/RESULTS.md
 	@$(MALLOC) $(BIN)/python bench/sweep.py $(ARGS)
 
-bench-load: $(READY) ## how many runs and points one MLflow takes, into bench/RESULTS.md; ARGS="--uri http://localhost:5000"
+bench-load: $(READY) ## how many runs and points one MLflow takes, into bench/RESULTS.md; ARGS="--platform" on Postgres
 	@$(BIN)/python bench/load.py $(ARGS)
 
 bench-limits: $(READY) ## ten thousand runs: MLflow, commands, gc, TensorBoard, into bench/RESULTS.md

@@ -105,8 +105,8 @@ def report(uri: str, store: str, rounds: int) -> str:
         f"## What one MLflow takes ({store})",
         "",
         f"Clients send whole runs without files ({EPOCHS} epochs of {SCORES} scores), or {MOST:,} points a time, one "
-        f"after the other, to one worker of MLflow's on the same machine: {machine()}; {SECONDS:.0f} s each; n = {rounds}, medians and "
-        "ranges. `make bench-load`",
+        f"after the other, to one worker of MLflow's on the same machine: {machine()}; {SECONDS:.0f} s each; "
+        f"n = {rounds}, medians and ranges. `make bench-load`",
         "",
         "| clients | runs a minute | seconds a run | points a second | seconds a request |",
         "|---|---|---|---|---|",

@@ -41,6 +41,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(folder: Path) -> None:
+    """`sync` a folder with all that is in it, and its place; if it is there. Links are left."""
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        if not path.is_symlink():
+            sync(path)
+
+
 def write_whole(path: Path, content: bytes | str, mode: int = 0o666) -> None:
     """Replace `path` by `content` in one step: whoever looks, also after a crash, sees the old or the new.
 

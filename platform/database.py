@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, Callable, Iterator
 
 from engine import ROOT, Trouble, compose, containers, stream
-from starting import prepare
+from starting import make_secrets
 
 CURRENT, NEXT = "mlflow", "mlflow_next"
 """The one that MLflow uses, and one that is to take its place."""
+OWNER, SUPERUSER = "mlflow", "postgres"
+"""Of those; and whoever has the database of its own name."""
 COUNTED = ("experiments", "runs", "metrics", "params", "tags", "registered_models", "model_versions")
 """Tables whose rows a set's manifest tells, so that a restore can be compared."""
-_PSQL = ("psql", "--username", "postgres", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align")
+_PSQL = ("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align")
 _EXEC = ("exec", "--no-TTY", "postgres")
 _COUNT = " UNION ALL ".join(f"SELECT '{name}|' || count(*) FROM {name}" for name in COUNTED) + ";\n"
 
@@ -24,7 +26,7 @@ def kept_name(time: str) -> str:
 
 
 def wake() -> None:
-    prepare()  # after a reset there are no secrets
+    make_secrets()  # after a reset there are none
     compose("up", "--detach", "--wait", "postgres", capture_output=True)
 
 
@@ -42,8 +44,12 @@ def awake() -> Iterator[None]:
 
 
 def ask(query: str, database: str = CURRENT) -> list[str]:
-    """The answer's lines. Raises Trouble."""
-    command = (*_PSQL, "--set", "ON_ERROR_STOP=1", "--dbname", database)
+    """The answer's lines. Raises Trouble.
+
+    In MLflow's databases as MLflow's user: what a stranger's dump has made there, a query may run.
+    """
+    user = database if database == SUPERUSER else OWNER
+    command = (*_PSQL, "--username", user, "--set", "ON_ERROR_STOP=1", "--dbname", database)
     return _said(compose(*_EXEC, *command, input=query, check=False, capture_output=True)).splitlines()
 
 
@@ -56,7 +62,7 @@ def _said(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def exists(name: str) -> bool:
-    return ask(f"SELECT 1 FROM pg_database WHERE datname = '{name}';", "postgres") == ["1"]
+    return ask(f"SELECT 1 FROM pg_database WHERE datname = '{name}';", SUPERUSER) == ["1"]
 
 
 def has_tables() -> bool:
@@ -91,7 +97,7 @@ def room() -> int:
 @contextlib.contextmanager
 def moment() -> Iterator[tuple[str, dict[str, int], str]]:
     """One moment of it, for as long as others read that too: (its name, counts, schema)."""
-    command = ["docker", "compose", *_EXEC, *_PSQL, "--dbname", CURRENT]
+    command = ["docker", "compose", *_EXEC, *_PSQL, "--username", OWNER, "--dbname", CURRENT]
     pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
         process.stdin.write("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;\nSELECT pg_export_snapshot();\n")
@@ -107,7 +113,7 @@ def moment() -> Iterator[tuple[str, dict[str, int], str]]:
 
 
 def dump(snapshot: str, write: Callable[[bytes], Any]) -> None:
-    command = ("pg_dump", "--username", "postgres", "--format", "custom", f"--snapshot={snapshot}", CURRENT)
+    command = ("pg_dump", "--username", OWNER, "--format", "custom", f"--snapshot={snapshot}", CURRENT)
     stream(write, "compose", *_EXEC, *command)
 
 
@@ -119,7 +125,7 @@ def check_dump(file: Path) -> None:
 def load(file: Path) -> None:
     """Make the next database, of what was dumped."""
     make_next()
-    user = ("--username", "mlflow")  # not as superuser: a dump is SQL, and maybe a stranger's
+    user = ("--username", OWNER)  # not as superuser: a dump is SQL, and maybe a stranger's
     _feed(file, "pg_restore", *user, "--no-owner", "--no-privileges", "--exit-on-error", "--dbname", NEXT)
 
 
@@ -130,12 +136,12 @@ def _feed(file: Path, *command: str) -> None:
 
 def make_next(template: str = "template0") -> None:
     drop(NEXT)
-    ask(f"CREATE DATABASE {NEXT} OWNER mlflow TEMPLATE {template};", "postgres")
-    ask(f"REVOKE ALL ON DATABASE {NEXT} FROM PUBLIC;", "postgres")
+    ask(f"CREATE DATABASE {NEXT} OWNER {OWNER} TEMPLATE {template};", SUPERUSER)
+    ask(f"REVOKE ALL ON DATABASE {NEXT} FROM PUBLIC;", SUPERUSER)
 
 
 def drop(name: str) -> None:
-    ask(f"DROP DATABASE IF EXISTS {name} WITH (FORCE);", "postgres")
+    ask(f"DROP DATABASE IF EXISTS {name} WITH (FORCE);", SUPERUSER)
 
 
 def rename(*pairs: tuple[str, str]) -> None:
@@ -143,4 +149,4 @@ def rename(*pairs: tuple[str, str]) -> None:
     names = ", ".join(f"'{old}'" for old, _ in pairs)
     leave = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ({names});"
     renames = "".join(f"ALTER DATABASE {old} RENAME TO {new};" for old, new in pairs)
-    ask(f"{leave} BEGIN; {renames} COMMIT;", "postgres")
+    ask(f"{leave} BEGIN; {renames} COMMIT;", SUPERUSER)

@@ -32,7 +32,7 @@ def prepare() -> None:
     """Make what a first start needs: .env, secrets, folders. What is there stays as it is."""
     if not (ROOT / ".env").exists():
         write_whole(ROOT / ".env", _first_settings().encode(), 0o644)
-    _make_secrets()
+    make_secrets()
     owner = settings()
     for name in (*WRITTEN, "data"):
         (ROOT / name).mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,8 @@ def _first_settings() -> str:
     return text
 
 
-def _make_secrets() -> None:
+def make_secrets() -> None:
+    """Those that are not there yet. Raises Trouble where the database was made with one that is gone."""
     folder = ROOT / "secrets"
     folder.mkdir(mode=0o700, exist_ok=True)
     folder.chmod(0o700)

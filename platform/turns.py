@@ -27,7 +27,7 @@ PLAN = ROOT / "var" / "turn.json"
 def alone(*, shared: bool) -> Iterator[None]:
     """Nobody exchanges what is there while another command works with it. Raises Trouble."""
     PLAN.parent.mkdir(exist_ok=True)
-    file = os.open(PLAN.with_name("turn.lock"), os.O_RDONLY | os.O_CREAT, 0o644)
+    file = os.open(PLAN.with_name("turn.lock"), os.O_RDWR | os.O_CREAT, 0o644)  # NFS locks only what may be written
     try:
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -37,6 +37,20 @@ def alone(*, shared: bool) -> Iterator[None]:
         yield
     finally:
         os.close(file)
+
+
+def give_up() -> None:
+    """A plan that was cut off is none any more: folders and images are as before it; the database is to be deleted."""
+    if not PLAN.exists():
+        return
+    plan = json.loads(PLAN.read_text())
+    for name in plan["folders"]:
+        _turn_folder(FOLDERS[name], staged(plan) / name, _kept(plan) / name, False)
+    for name, image in plan["images"].items():
+        docker("tag", image, f"{name}:latest")
+        docker("image", "rm", f"{name}:before", check=False, capture_output=True)
+    shutil.rmtree(staged(plan), ignore_errors=True)
+    PLAN.unlink()
 
 
 def new_plan(verb: str, time: str, **parts: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from engine import ROOT, Trouble, check_engine, compose, containers, docker, has
 from keeping import backup
 from restoring import restore
 from starting import GENERATED, bring_up, check_started, prepare, show_pages
-from turns import alone, check_nothing_cut_off
+from turns import alone, check_nothing_cut_off, give_up
 from upgrading import upgrade
 
 PACKAGED = ("constraints.txt", "pyproject.toml", "LICENSE", "README.md", "fmnist/__init__.py", "platform")
@@ -108,7 +108,6 @@ def _build_needs() -> list[str]:
 def reset(arguments: list[str]) -> None:
     """Delete database, artifacts and generated secrets, after asking."""
     check_started()
-    check_nothing_cut_off()
     print(
         "This deletes all that MLflow knows of runs, all models and artifacts it keeps on this machine, and passwords"
     )
@@ -117,6 +116,7 @@ def reset(arguments: list[str]) -> None:
     if arguments != ["--yes"] and (not sys.stdin.isatty() or input("Type yes to delete: ").strip() != "yes"):
         raise Trouble("nothing was deleted; that takes a yes at the terminal, or make reset ARGS=--yes")
     compose("down", "--volumes", "--remove-orphans")
+    give_up()
     for name in GENERATED:
         (ROOT / "secrets" / name).unlink(missing_ok=True)
 
@@ -124,6 +124,8 @@ def reset(arguments: list[str]) -> None:
 VERBS = {
     verb.__name__: verb for verb in (build, start, stop, status, logs, reset, train, wheels, backup, restore, upgrade)
 }
+ALONE = ("start", "backup", "restore", "upgrade", "reset")
+"""Not two of them at a time, but for starts. A backup, too, stops Postgres at its end where it had to wake it."""
 
 
 def main() -> int:
@@ -131,8 +133,7 @@ def main() -> int:
     parser.add_argument("verb", choices=VERBS)
     chosen, rest = parser.parse_known_args()
     try:
-        changes = chosen.verb in ("restore", "upgrade", "reset")
-        with alone(shared=not changes) if changes or chosen.verb in ("start", "backup") else contextlib.nullcontext():
+        with alone(shared=chosen.verb == "start") if chosen.verb in ALONE else contextlib.nullcontext():
             VERBS[chosen.verb](rest)
     except Trouble as trouble:
         print(f"platform: {trouble}", file=sys.stderr)

@@ -118,6 +118,19 @@ def fmnist(home: Path, capsys: pytest.CaptureFixture[str]) -> Command:
 
 
 @pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """The inodes of what was synced to disk."""
+    found, fsync = set[int](), os.fsync
+
+    def note(descriptor: int) -> None:
+        found.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return found
+
+
+@pytest.fixture
 def any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Doctor has time, needs no room, and asks nobody who is really here."""
     from fmnist.ops import doctor, machine

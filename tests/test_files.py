@@ -48,6 +48,14 @@ def test_the_content_is_on_disk_before_it_takes_its_place(tmp_path: Path, monkey
     assert done == ["fsync", "replace", "fsync"]
 
 
+def test_a_tree_is_on_disk_with_its_place(tmp_path: Path, synced: set[int]) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").write_text("content")
+    (tmp_path / "a" / "link").symlink_to("nowhere")
+    files.sync_tree(tmp_path / "a")
+    assert synced == {path.stat().st_ino for path in (tmp_path, *tmp_path.glob("**/[abc]"))}
+
+
 def test_every_flipped_bit_of_a_sealed_file_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "x"
     files.write_sealed(path, b"content")

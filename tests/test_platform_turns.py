@@ -125,3 +125,43 @@ def test_nobody_exchanges_what_another_works_with(script: Any, tmp_path: Path, m
         pass
     with turns.alone(shared=False):
         pass
+
+
+@pytest.mark.parametrize("verb", ["backup", "restore", "upgrade", "reset"])
+def test_what_may_stop_postgres_waits_for_a_start(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    turns, verbs, done = script("turns"), script("verbs"), []
+    monkeypatch.setattr(turns, "PLAN", tmp_path / "turn.json")
+    monkeypatch.setattr(verbs, "VERBS", {"start": done.append, verb: done.append})
+    monkeypatch.setattr(sys, "argv", ["verbs.py", verb])
+    with turns.alone(shared=True):
+        assert verbs.main() == 1
+    assert "is at work here; wait for it" in capsys.readouterr().err and done == []
+    assert verbs.main() == 0 and done == [[]]
+
+
+@pytest.mark.parametrize("cut_off", [0, 1, 2])
+def test_a_reset_gives_up_what_was_cut_off(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off: int
+) -> None:
+    turns, asked = script("turns"), list[tuple[str, ...]]()
+    runs = tmp_path / "var" / "runs"
+    for name, value in {"ROOT": tmp_path, "PLAN": tmp_path / "var" / "turn.json", "FOLDERS": {"runs": runs}}.items():
+        monkeypatch.setattr(turns, name, value)
+    monkeypatch.setattr(turns, "docker", lambda *command, **_: asked.append(command))
+    runs.mkdir(parents=True)
+    (runs / "old").touch()
+    turns.give_up()  # there is nothing
+    plan = turns.new_plan("restore", "T", folders=["runs"], images={"x/mlflow": "sha256:1"})
+    new, kept = turns.staged(plan) / "runs", turns._kept(plan) / "runs"
+    for folder in (new, kept.parent):
+        folder.mkdir(parents=True)
+    (new / "new").touch()
+    for current, target in [(runs, kept), (new, runs)][:cut_off]:
+        current.replace(target)
+    turns.note(plan)
+    turns.give_up()
+    assert [path.name for path in runs.iterdir()] == ["old"]
+    assert not turns.PLAN.exists() and not turns.staged(plan).exists()
+    assert asked[0] == ("tag", "sha256:1", "x/mlflow:latest")

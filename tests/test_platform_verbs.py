@@ -4,6 +4,7 @@ import ast
 import os
 import re
 import socket
+import subprocess
 import sys
 from importlib import import_module as load
 from pathlib import Path
@@ -81,13 +82,42 @@ def test_no_key_is_asked_for_until_somebody_writes_one(monkeypatch: pytest.Monke
     monkeypatch.setattr(starting, "ROOT", tmp_path)
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "mlflow_database_password").touch()  # or Docker is asked for a database
-    starting._make_secrets()
+    starting.make_secrets()
     key = tmp_path / "secrets" / "api_key"
     assert key.read_text() == ""
     key.write_text("a key of one's own")
-    starting._make_secrets()
+    starting.make_secrets()
     assert key.read_text() == "a key of one's own"
     assert "api_key" not in starting.GENERATED  # which a reset deletes
+
+
+def test_postgres_is_woken_without_making_folders_which_a_turn_may_have_moved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("starting", "database"):
+        monkeypatch.setattr(load(name), "ROOT", tmp_path)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "mlflow_database_password").touch()
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(load("database"), "compose", lambda *command, **_: asked.append(command))
+    load("database").wake()
+    assert asked == [("up", "--detach", "--wait", "postgres")]
+    assert (tmp_path / "secrets" / "postgres_password").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["secrets"]
+
+
+def test_what_a_dump_has_made_is_asked_as_no_superuser(monkeypatch: pytest.MonkeyPatch) -> None:
+    database, users = load("database"), []
+
+    def compose(*command: str, **_: object) -> "subprocess.CompletedProcess[str]":
+        users.append(command[command.index("--username") + 1])
+        return subprocess.CompletedProcess(command, 0, "1\n", "")
+
+    monkeypatch.setattr(database, "compose", compose)
+    database.schema(database.NEXT)
+    database.size()
+    database.exists("mlflow")
+    assert users == ["mlflow", "mlflow", "postgres"]
 
 
 def test_files_are_handed_over_without_following_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,9 +157,12 @@ def serve_replicas(
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
         finally:
-            with suppress(Exception):  # it never came so far
+            others = set[str]()
+            with suppress(Exception):  # it never came so far, or Ray is gone
                 serve.delete(NAME)  # who waits for an answer gets it
-            if not cluster.address or not serve.status().applications:  # else others' would end with it
+            with suppress(Exception):
+                others = set(serve.status().applications) - {NAME}
+            if not (cluster.address and others):  # which would end with it
                 serve.shutdown()
 
 

@@ -52,10 +52,12 @@ class LocalFiles:
     def key(self) -> str:
         """What the files hold, as 16 hex digits. Raises UserError where one cannot be read."""
         named = (*self.files, *([self.class_names_file] if self.class_names_file else []))
-        try:
-            digests = [sha256_of(path) for path in named]
-        except OSError as error:
-            raise UserError(error.filename, f"cannot be read ({error.strerror}); allow it, or copy it anew") from error
+        digests = []
+        for path in named:
+            try:
+                digests.append(sha256_of(path))
+            except OSError as error:
+                raise UserError(path, f"cannot be read ({error.strerror}); allow it, or copy it anew") from error
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
 
     def read(self) -> Dataset:

@@ -164,7 +164,8 @@ def _add_deleted(found: Garbage, yard: Yard, ledger: Ledger, runs: Mapping[str, 
     kept = Counter({REGISTERED: ledger.spared})
     beyond: list[DeletedRun] = []
     for deleted in ledger.deleted:
-        if reason := reasons.get(deleted.run_id):
+        sweep = deleted.run_id.rpartition("-")[0]  # of a trial
+        if reason := reasons.get(deleted.run_id) or reasons.get(sweep):
             kept[reason] += 1
             continue
         here = _places(deleted.run_id, yard, runs, ledger)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from fmnist.errors import Failure, UserError
-from fmnist.files import read_sealed, sha256_of, sync, write_sealed
+from fmnist.files import read_sealed, sha256_of, sync_tree, write_sealed
 
 FORM = 1
 MANIFEST = "manifest.json"
@@ -141,7 +141,4 @@ def unpack(archive: Path, folder: Path) -> None:
     folder.mkdir()
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
-    for path in folder.rglob("*"):
-        if not path.is_symlink():
-            sync(path)
-    sync(folder)
+    sync_tree(folder)

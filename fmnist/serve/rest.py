@@ -75,14 +75,13 @@ class RestSource:
             if folder is None:
                 return answer.read(LARGEST)
             path = folder / Path(name).name
-            with path.open("wb") as file:
-                try:
+            try:
+                with path.open("wb") as file:
                     shutil.copyfileobj(answer, file)
-                    file.flush()
-                except OSError as error:
-                    if full := no_room(error):  # here, not MLflow's
-                        raise Absent(path, full) from error
-                    raise
+            except OSError as error:
+                if full := no_room(error):  # here, not MLflow's
+                    raise Absent(path, full) from error
+                raise
             return path
 
     def _api(self, what: str, **query: str) -> Any:

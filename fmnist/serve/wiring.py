@@ -95,11 +95,12 @@ def make_plan(workspace: Workspace, model: str, host: str, port: int) -> Plan:
     settings = workspace.settings
     source, kept = _source(workspace, model)
     name, wanted = split_address(model, settings.model_name)
+    remedy = "train one: fmnist train" if name == settings.model_name else "register it, or name another: --model"
     return Plan(
         source=source,
         cache=settings.home / "serving" / kept if kept else None,
         interval=settings.poll_seconds,
-        missing=f"{name} has no {wanted} yet; train one: fmnist train",
+        missing=f"{name} has no {wanted} yet; {remedy}",
         model_name=name,
         guard=Guard(_hosts(settings, host, port), read_key(settings.api_key_file) if settings.api_key_file else None),
         links=_links(workspace),

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from fmnist.errors import Failure
-from fmnist.files import file_of
+from fmnist.files import file_of, sync_tree
 from fmnist.registry import CHAMPION, RUN_ID_TAG, make_database  # its import also sets how patient MLflow is
-from fmnist.scores import class_table
 from fmnist.tracking.journal import Record
-from fmnist.tracking.pictures import matrix_png, mistakes_png
+from fmnist.tracking.pictures import matrix_files, report_files
 from fmnist.tracking.records import decode, model_of
 
 CHECKPOINT = "checkpoint"
@@ -149,9 +148,7 @@ class MlflowSink:
         self._client.log_batch(self._run, metrics=points)
 
     def _log_confusion(self, record: Record, name: str) -> None:
-        numbers = json.dumps({"class_names": self._names, "rows_true_columns_predicted": record["confusion"]})
-        files = {f"{name}.json": numbers.encode(), f"{name}.png": matrix_png(record, self._names)}
-        self._log_files("confusion_matrix", files)
+        self._log_files("confusion_matrix", matrix_files(name, record, self._names))
 
     def _log_files(self, place: str, files: dict[str, bytes]) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -164,15 +161,18 @@ class MlflowSink:
     def _end(self, record: Record) -> None:
         self._log_scores(record, record["epochs"])
         self._log_confusion(record, "test")
-        files = {
-            "classes.csv": class_table(record["confusion"], self._names).encode(),
-            "mistakes.png": mistakes_png(record),
-            "golden.json": json.dumps(record["golden"]).encode(),
-        }
-        self._log_files("report", files)
-        self._register(record, self._log_model(record))
+        self._log_files("report", report_files(record, self._names))
+        model = self._log_model(record)
+        self._register(record, model)
+        self._settle(self._client.get_logged_model(model.removeprefix("models:/")).artifact_location)
         self._client.set_terminated(self._run, "FINISHED", _milliseconds(record))
         self._ended = True
+
+    def _settle(self, *addresses: str) -> None:
+        """The run's files outlast a power cut, and those at `addresses`: in a folder, MLflow only writes them."""
+        for address in (self._client.get_run(self._run).info.artifact_uri, *addresses):
+            if (place := file_of(address)) and place.exists():
+                sync_tree(place)
 
     def close(self, *, abandoned: bool) -> None:
         """A run that nobody trains any more is not shown as running: where it has no end, its last epoch is it."""

@@ -1,4 +1,4 @@
-"""The pictures that belong to a record, as PNG: rendered once, whichever sink asks first."""
+"""What belongs to a record besides its numbers: pictures, as PNG, rendered once, whichever sink asks first; files."""
 
 import json
 import threading
@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from fmnist.plots import Mistake, as_png, confusion_picture, mistakes_picture
+from fmnist.scores import class_table
 from fmnist.tracking.journal import Record
 from fmnist.tracking.records import decode
 
@@ -36,3 +37,18 @@ def _matrix(confusion: str, names: tuple[str, ...], title: str) -> bytes:
 def _mistakes(entries: str) -> bytes:
     mistakes = [Mistake(**entry | {"image": decode(entry["image"])}) for entry in json.loads(entries)]
     return as_png(mistakes_picture(mistakes, "the worst mistakes on the test images"))
+
+
+def matrix_files(name: str, record: Record, names: list[str]) -> dict[str, bytes]:
+    """File name -> content: the confusion matrix as numbers, and to look at."""
+    numbers = json.dumps({"class_names": names, "rows_true_columns_predicted": record["confusion"]})
+    return {f"{name}.json": numbers.encode(), f"{name}.png": matrix_png(record, names)}
+
+
+def report_files(record: Record, names: list[str]) -> dict[str, bytes]:
+    """File name -> content, of a run's end: scores by class, the surest mistakes, and what its model has to answer."""
+    return {
+        "classes.csv": class_table(record["confusion"], names).encode(),
+        "mistakes.png": mistakes_png(record),
+        "golden.json": json.dumps(record["golden"]).encode(),
+    }

@@ -173,8 +173,6 @@ class _Lane(threading.Thread):
                     sent = 1  # it has lost what it had, or never had it
         for record in records[sent:]:
             self._sink.send(record)
-            if record["key"] == "end":  # neither TensorBoard nor MLflow's folder of files is synced by its own program
-                os.sync()
             sent += 1
             self._state.note(self.name, sent, None, ended=record["key"] == "end", there=self._sink.there)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fmnist.files import sync_tree
 from fmnist.sweep import Sweep, split_key
 from fmnist.tracking.journal import Journal, Record
 from fmnist.tracking.mlflow_sink import MlflowSink
@@ -76,6 +77,7 @@ class SweepSink(MlflowSink):
     def _end(self, record: Record) -> None:
         self._log_scores(record, record["trials"])
         self._client.log_artifacts(self._run, str(self._sweep.report), "sweep")
+        self._settle()
         self._client.set_terminated(self._run, "FINISHED", int(record["time"] * 1000))
         self._ended = True
 
@@ -112,6 +114,8 @@ class SweepEvents:
 
     def send(self, record: Record) -> None:
         if (place := split_key(record["key"])) is None:
+            if record["key"] == "end" and self._logs.exists():
+                sync_tree(self._logs)
             return
         number, what = place
         if number not in self._open:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fmnist.files import sync_tree
 from fmnist.tracking.journal import Record
 from fmnist.tracking.pictures import matrix_png, mistakes_png
 from fmnist.tracking.records import model_of
@@ -28,6 +29,7 @@ class TensorboardSink:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._logs = log_folder
         self._run_folder, self._names, self._params = run_folder, [], {}  # type: tuple[Path, list[str], dict[str, Any]]
         self._started = 0.0  # Unix time
         self.there: str | None = secrets.token_hex(4)  # the end of its file's name
@@ -51,6 +53,8 @@ class TensorboardSink:
             self._write_graph(model_of(self._run_folder, record), moment)
             self._write_hparams(moment, record)
         self._writer.flush()
+        if record["key"] == "end":
+            sync_tree(self._logs)  # the writer does not
 
     def close(self, *, abandoned: bool) -> None:
         self._writer.close()

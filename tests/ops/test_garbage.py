@@ -60,13 +60,15 @@ def test_a_deleted_run_that_a_version_comes_from_is_not_touched(place: Place) ->
 
 def test_a_deleted_sweep_whose_folder_is_here_stays_for_it_would_be_sent_again(place: Place) -> None:
     sweep, _ = a_sweep(place.home / "sweeps")
-    place.client.create_run("1", tags={"fmnist.run_id": sweep.id})
-    place.delete_run(sweep.id)
-    assert f"{DELETED}, 1: {SWEEP_HERE}" in place.find().kept
+    trial = f"{sweep.id}-001"
+    for run_id in (sweep.id, trial):
+        place.client.create_run("1", tags={"fmnist.run_id": run_id})
+        place.delete_run(run_id)
+    assert f"{DELETED}, 2: {SWEEP_HERE}" in place.find().kept
     assert place.clear() == []
     shutil.rmtree(sweep.folder)
-    assert place.clear() == [sweep.id]
-    assert place.mlflow_run(sweep.id) is None
+    assert sorted(place.clear()) == [sweep.id, trial]
+    assert place.mlflow_run(sweep.id) is place.mlflow_run(trial) is None
 
 
 def test_what_was_deleted_a_day_ago_stays(place: Place) -> None:

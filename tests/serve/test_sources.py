@@ -146,14 +146,13 @@ def test_what_speaks_no_http_is_away() -> None:
             RestSource(f"http://127.0.0.1:{listening.getsockname()[1]}", NAME).find()
 
 
-def test_a_full_disk_here_is_not_mlflows(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shutil, "copyfileobj", full)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device here")
+@pytest.mark.parametrize("size", [1, 10**6])
+def test_a_full_disk_here_is_not_mlflows(server: str, tmp_path: Path, size: int) -> None:
+    (tmp_path / "model.onnx").symlink_to("/dev/full")
     FakeServer.answers = {
         "model-versions/get-download-uri": (200, {"artifact_uri": "mlflow-artifacts:/1/models/m-1"}),
-        "/api/2.0/mlflow-artifacts/artifacts/1/models/m-1/model.onnx": (200, b"x"),
+        "/api/2.0/mlflow-artifacts/artifacts/1/models/m-1/model.onnx": (200, bytes(size)),
     }
     with pytest.raises(Absent, match=r"model.onnx: its disk is full \(No space left on device\); make room there"):
         RestSource(f"http://{server}", NAME).fetch(Release("1", ""), tmp_path)
@@ -169,7 +168,7 @@ def test_another_models_version_answers_under_its_own_name(workspace: Workspace)
     service.keeper.look()
     service.keeper.looked = True
     assert service.model_name == "other"
-    assert service.keeper.absence == "other has no 3 yet; train one: fmnist train"
+    assert service.keeper.absence == "other has no 3 yet; register it, or name another: --model"
 
 
 def test_rest_that_does_not_answer_is_away() -> None:

@@ -62,6 +62,14 @@ def test_a_run_holds_what_the_contract_says(sent: Any, journalled: Run, records:
     assert (given.dataset.name, given.dataset.digest) == ("custom", journalled.about.data["digest"][:36])
 
 
+def test_at_the_end_its_files_are_on_disk(
+    sent: Any, place: Path, journalled: Run, records: list[Record], synced: set[int]
+) -> None:
+    send(journalled, place, [records[0], records[-1]])
+    own = (path for path in (place / "artifacts").rglob("*") if path.is_file())
+    assert {path.stat().st_ino for path in own} <= synced
+
+
 def test_times_are_the_runs_own(sent: Any, records: list[Record]) -> None:
     assert sent.info.start_time == pytest.approx(records[0]["time"] * 1000, abs=2)
     assert sent.info.end_time == pytest.approx(records[-1]["time"] * 1000, abs=2)

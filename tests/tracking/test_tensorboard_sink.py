@@ -52,6 +52,12 @@ def test_a_reader_that_follows_along_sees_each_step_once(
     assert [point.step for point in reader.Reload().Scalars("val_f1")] == [1, 2, 3]
 
 
+def test_at_the_end_all_is_on_disk(journalled: Run, records: list[Record], tmp_path: Path, synced: set[int]) -> None:
+    written(journalled, tmp_path, records[:3])
+    written(journalled, tmp_path, records)
+    assert {path.stat().st_ino for path in (tmp_path, *tmp_path.iterdir())} <= synced
+
+
 def test_graph_and_hparams(journalled: Run, records: list[Record], tmp_path: Path) -> None:
     written(journalled, tmp_path, records)
     events = read(tmp_path)
