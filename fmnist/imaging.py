@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fmnist.data.formats import SIDE, is_idx, parse_idx, read_bytes
 from fmnist.errors import UserError, one_line
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_PIXELS = 50_000_000
+ORIENTATION = ExifTags.Base.Orientation
 _BACKGROUND_TOLERANCE = 0.08
 """How far a grey value may lie from the border's, as a share of the whole range, and still be background."""
 
@@ -61,14 +62,17 @@ def _as_it_is(picture: Image.Image) -> NDArray[np.uint8] | None:
 
 def _grey(picture: Image.Image) -> NDArray[np.uint8]:
     """[H, W] luminance; 16-bit pictures are scaled to 8 bits."""
-    picture = ImageOps.exif_transpose(picture)
+    if picture.getexif().get(ORIENTATION, 1) != 1:
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith(("I", "F")):
-        values = np.asarray(picture, np.float64)
-        scale = 255 / 65535 if values.max() > 255 else 1
-        return np.clip(values * scale, 0, 255).astype(np.uint8)
+        values = np.asarray(picture)  # in their own type: as float64 a large picture would take half a gigabyte
+        if values.max() > 255:
+            values = values // 257
+        return np.clip(values, 0, 255).astype(np.uint8)
     if picture.has_transparency_data:
         coloured = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
+        white = Image.new("L", coloured.size, "white")
+        picture = Image.composite(coloured.convert("L"), white, coloured.getchannel("A"))
     return np.asarray(picture.convert("L"), np.uint8)
 
 

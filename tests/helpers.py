@@ -13,6 +13,7 @@ from threading import Thread
 from typing import Any
 
 import onnx
+import uvicorn
 from onnx import numpy_helper
 
 from fmnist.data.dataset import Dataset
@@ -74,6 +75,20 @@ def web_server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
+
+
+@contextmanager
+def asgi_server(app: Any, **options: Any) -> Iterator[int]:
+    """The port on which an application listens."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, ws="none", lifespan="off", log_config=None, **options))
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started or not thread.is_alive())
+        yield int(server.servers[0].sockets[0].getsockname()[1])
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def leaning(path: Path, to: int, out: Path) -> Path:

@@ -1,5 +1,6 @@
 import io
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,16 @@ def test_every_mode_gives_the_same_garment(mode: str) -> None:
         picture = grey.convert("RGB").convert(mode) if mode in ("P", "CMYK", "RGBA") else grey.convert(mode)
     expected = to_model_image(grey).astype(int)
     assert np.abs(expected - to_model_image(picture)).mean() < 3
+
+
+def test_a_large_picture_of_16_bits_takes_a_few_times_its_size() -> None:
+    picture = Image.fromarray(np.full((1000, 2000), 40_000, np.uint16))
+    tracemalloc.start()
+    try:
+        to_model_image(picture)
+        assert tracemalloc.get_traced_memory()[1] < 12 * 1000 * 2000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_photo_is_turned_as_its_exif_says() -> None:

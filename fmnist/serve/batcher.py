@@ -32,10 +32,10 @@ class Batcher:
     """Answers images, with the model that is current when it begins with them."""
 
     def __init__(self, keeper: Keeper, queue: int) -> None:
-        """`queue`: images that may wait at most."""
+        """`queue`: images that may wait for the threads at most; of the others the server takes no more requests."""
         self._keeper, self._limit = keeper, queue
         self._waiting: deque[Asked] = deque()
-        self._queued = 0
+        self._queued = self._many = 0
         QUEUED.set_function(lambda: self._queued)
         self._threads = ThreadPoolExecutor(os.cpu_count() or 1, "many")
 
@@ -44,12 +44,14 @@ class Batcher:
         count = len(images)
         if self._keeper.model is None:
             raise Refused(503, self._keeper.absence, RETRY)
-        if self._queued and self._queued + count > self._limit:
-            raise Refused(503, f"{self._queued:,} images are waiting already; try again in a second", RETRY)
+        many = count if count > FEW else 0
+        if many and self._many and self._many + many > self._limit:  # who asks for a few is not kept from them
+            raise Refused(503, f"{self._many:,} images are waiting already; try again in a second", RETRY)
         loop = asyncio.get_running_loop()
         self._queued += count
+        self._many += many
         try:
-            if count > FEW:
+            if many:
                 return await self._split(self._keeper.model, images)
             future: asyncio.Future[Answer] = loop.create_future()
             self._waiting.append((images, future))
@@ -58,6 +60,7 @@ class Batcher:
             return await future
         finally:
             self._queued -= count
+            self._many -= many
 
     async def _wait_for_others(self, own: "asyncio.Future[Answer]") -> None:
         """The first that waits lets the others of this round come, and then has all answered."""

@@ -3,6 +3,7 @@
 import asyncio
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -14,12 +15,13 @@ from fmnist.data.formats import SIDE
 from fmnist.errors import UserError
 from fmnist.imaging import open_picture, read_picture
 from fmnist.serve.limits import Limits
+from fmnist.serve.parts import JPEG, PNG, check_parts
 from fmnist.serve.web import Refused
 
 PIXELS = SIDE * SIDE
-AT_ONCE = 256 * 256
-"""Pixels of a picture that is decoded in the loop's thread: about a millisecond."""
-_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF")
+AT_ONCE, SMALL = 256 * 256, 16 << 10
+"""Pixels and bytes of a picture that is decoded in the loop's thread: about a millisecond."""
+_MAGIC = (PNG, JPEG, b"RIFF")
 _pool = ThreadPoolExecutor(1, "pictures")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # our own limit is lower
 
@@ -39,14 +41,17 @@ async def from_pictures(files: list[tuple[str, bytes]], limits: Limits) -> NDArr
 async def _decoded(name: str, content: bytes, limits: Limits, *, apart: bool) -> NDArray[np.uint8]:
     if apart:
         await asyncio.sleep(0)  # others are answered between two pictures
+    in_thread = partial(asyncio.get_running_loop().run_in_executor, _pool)
     try:
-        picture = open_picture(content, name)
+        check_parts(content, name)
+        is_small = len(content) <= SMALL
+        picture = open_picture(content, name) if is_small else await in_thread(open_picture, content, name)
         pixels = picture.width * picture.height
         if pixels > limits.pixels:
             raise Refused(413, f"{name}: has {pixels:,} pixels; give {limits.pixels:,} at most")
-        if pixels <= AT_ONCE:
+        if is_small and pixels <= AT_ONCE:
             return read_picture(picture, name)
-        return await asyncio.get_running_loop().run_in_executor(_pool, read_picture, picture, name)
+        return await in_thread(read_picture, picture, name)
     except UserError as error:
         if isinstance(error.__cause__, Image.DecompressionBombError):  # Pillow's own limit, some 180 million pixels
             raise Refused(413, f"{name}: has too many pixels; give {limits.pixels:,} at most") from error

@@ -28,6 +28,8 @@ class Predict:
     async def __call__(self, request: Request) -> Response:
         top, show = self._asked(request)
         images = await self._images(request)
+        if show and len(images) > self._limits.shown:
+            raise Refused(400, f"image=1: is for {self._limits.shown} images at most, here are {len(images):,}")
         model, rows = await self._batcher.answer(images)
         answers = self._answers(model, rows, top)
         if show:

@@ -3,9 +3,10 @@
 import asyncio
 import signal
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fmnist.serve.limits import Limits
 from fmnist.serve.logs import log_as_json
@@ -16,6 +17,38 @@ IDLE_SECONDS = 75
 """For which a connection that asks nothing is kept."""
 LEAVE_SECONDS = 0.5
 """Between "not ready" and the end of listening: whoever sends traffic here is to notice."""
+
+
+UNREAD_SECONDS, MOST_UNREAD = 60.0, 64
+"""For which an answer is kept that nobody reads, and how many of them."""
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's, which ends where its answer is not read: else that would be kept for as long as the peer likes."""
+
+    unread: ClassVar[dict["Connection", asyncio.TimerHandle]] = {}
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if len(self.unread) >= MOST_UNREAD:
+            next(iter(self.unread))._end()
+        self.unread[self] = self.loop.call_later(UNREAD_SECONDS, self._end)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._forget()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _forget(self) -> None:
+        if late := self.unread.pop(self, None):
+            late.cancel()
+
+    def _end(self) -> None:
+        self._forget()
+        self.transport.abort()
 
 
 class Server(uvicorn.Server):
@@ -30,7 +63,7 @@ class Server(uvicorn.Server):
                 host=host,
                 port=port,
                 loop="uvloop",
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 interface="asgi3",

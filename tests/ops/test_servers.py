@@ -2,14 +2,11 @@
 
 import shutil
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from fmnist.ops.servers import service
 from fmnist.run import Run
@@ -18,7 +15,7 @@ from fmnist.serve.keeper import Keeper
 from fmnist.serve.releases import FileSource
 from fmnist.serve.service import Service
 
-from ..helpers import Quiet, web_server
+from ..helpers import Quiet, asgi_server, web_server
 
 Serve = Callable[..., int]
 
@@ -42,15 +39,7 @@ def serve() -> Iterator[Serve]:
         def start(keeper: Keeper, key: str | None = None) -> int:
             served = Service(keeper, "fashion-mnist", Guard(None, key))
             started.callback(served.close)
-            listening = started.enter_context(socket.create_server(("127.0.0.1", 0)))
-            server = uvicorn.Server(uvicorn.Config(served.app, ws="none", lifespan="off", log_config=None))
-            thread = threading.Thread(target=server.run, args=([listening],))
-            thread.start()
-            started.callback(thread.join)
-            started.callback(setattr, server, "should_exit", True)
-            while not server.started:
-                time.sleep(0.01)
-            return int(listening.getsockname()[1])
+            return started.enter_context(asgi_server(served.app))
 
         yield start
 

@@ -60,24 +60,25 @@ def test_many_images_are_split_over_threads(keeper: Keeper, dataset: Any) -> Non
 
 
 def test_past_its_queue_it_refuses_at_once_and_takes_more_later(keeper: Keeper, dataset: Any) -> None:
-    batcher = Batcher(keeper, 10)
-    images = dataset.test.images[:6]
+    batcher = Batcher(keeper, 2 * FEW)
+    images = dataset.test.images[: FEW + 1]
 
     async def three() -> list[Any]:
-        return await asyncio.gather(*(batcher.answer(images) for _ in range(3)), return_exceptions=True)
+        asked = [*(batcher.answer(images) for _ in range(3)), batcher.answer(images[:FEW])]
+        return await asyncio.gather(*asked, return_exceptions=True)
 
-    first, second, third = asyncio.run(three())
-    assert len(first[1]) == 6
+    first, second, third, few = asyncio.run(three())
+    assert (len(first[1]), len(few[1])) == (FEW + 1, FEW)  # many keep nobody from a few
     for refused in (second, third):
         assert isinstance(refused, Refused)
         assert refused.status == 503
         assert (b"retry-after", b"1") in refused.headers
-    assert len(asyncio.run(batcher.answer(images))[1]) == 6
+    assert len(asyncio.run(batcher.answer(images))[1]) == FEW + 1
 
 
 def test_a_lone_request_larger_than_the_queue_is_answered(keeper: Keeper, dataset: Any) -> None:
     batcher = Batcher(keeper, 10)
-    assert len(asyncio.run(batcher.answer(dataset.test.images[:20]))[1]) == 20
+    assert len(asyncio.run(batcher.answer(dataset.test.images[:40]))[1]) == 40
 
 
 def test_who_gave_up_is_left_out_and_frees_the_queue(keeper: Keeper, dataset: Any) -> None:

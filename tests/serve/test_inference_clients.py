@@ -1,7 +1,5 @@
 """The Open Inference Protocol, as the clients that people have speak it."""
 
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +7,6 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.http
-import uvicorn
 from open_inference.openapi.client import OpenInferenceClient
 from open_inference.openapi.errors import NotFoundError, ServiceUnavailableError
 from open_inference.openapi.types import InferenceRequest, RequestInput
@@ -23,21 +20,15 @@ from fmnist.serve.guard import Guard
 from fmnist.serve.service import Service
 from fmnist.serve.tensors import INPUT, OUTPUTS
 
+from ..helpers import asgi_server
+
 
 @pytest.fixture(scope="module")
 def address(trained: Service) -> Iterator[str]:
     """Where it listens."""
     trained.app.guard = Guard(None)
-    config = uvicorn.Config(trained.app, port=0, http="httptools", lifespan="off", log_config=None, interface="asgi3")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with asgi_server(trained.app, http="httptools", interface="asgi3") as port:
+        yield f"127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -3,15 +3,22 @@
 import asyncio
 import gzip
 import logging
+import socket
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fmnist.serve import server
+from fmnist.serve.batcher import FEW
 from fmnist.serve.limits import Limits
+from fmnist.serve.server import MOST_UNREAD, UNREAD_SECONDS
 from fmnist.serve.service import Service
 from fmnist.serve.web import Route
 
+from ..helpers import asgi_server, until
 from .conftest import ListSource, ask, make_service
 
 HOST = [(b"host", b"localhost")]
@@ -92,6 +99,34 @@ def test_the_limits_are_those_of_the_page() -> None:
     for told in (f"{of.body >> 20} MiB", f"{of.pixels // 10**6} million", f"{of.images:,}", f"{of.seconds} s each"):
         assert f"| {told} |" in page
     assert f"| {of.queue:,}; {of.requests}; past either" in page and f"| {of.drain} s |" in page
+    assert f"for more than {FEW};" in page and f"| {of.shown} |" in page
+    assert f"| {UNREAD_SECONDS:.0f} s; {MOST_UNREAD} |" in page
+
+
+def test_an_answer_that_nobody_reads_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "UNREAD_SECONDS", 0.5)
+    monkeypatch.setattr(server, "MOST_UNREAD", 2)
+    answer = bytes(32 << 20)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": answer})
+
+    with asgi_server(app, http=server.Connection, loop="uvloop") as port, ExitStack() as asking:
+        clients = [asking.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in range(4)]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until(lambda: server.Connection.unread)
+        until(lambda: not server.Connection.unread)
+        for client in clients:
+            assert sum(map(len, iter(partial(received, client), b""))) < len(answer)
+
+
+def received(client: socket.socket) -> bytes:
+    try:
+        return client.recv(1 << 20)
+    except ConnectionResetError:
+        return b""
 
 
 def test_a_crowd_that_is_refused_is_one_line_in_the_log(

@@ -209,3 +209,13 @@ def test_whole_numbers_of_every_size_are_told_apart() -> None:
     for wrong in (2**63, 2**64 - 1, -(2**63), 1e300, 10**30):
         with pytest.raises(Refused, match="inputs: holds "):
             from_numbers([wrong, *([0] * 782), -1], Limits())
+
+
+def test_what_the_model_saw_is_given_of_a_few(call: Any, service: Service) -> None:
+    shown = service.limits.shown
+    assert len(call("POST", "/predict?image=1", bytes(784 * shown)).json["predictions"]) == shown
+    reply = call("POST", "/predict?image=1", bytes(784 * (shown + 1)))
+    assert (reply.status, reply.json["detail"]) == (
+        400,
+        f"image=1: is for {shown} images at most, here are {shown + 1}",
+    )

@@ -11,7 +11,7 @@ export const percent = (value, digits = 1) => `${(100 * value).toFixed(digits)} 
 
 /** A row for each class; they stay in their places. */
 export function showClasses(names) {
-  if ([...rows.keys()].join("\n") === names.join("\n")) return;
+  if (rows.size === names.length && names.every((name) => rows.has(name))) return;
   rows = new Map(names.map((name) => [name, makeRow(name)]));
   bars.replaceChildren(...[...rows.values()].map((row) => row.item));
 }

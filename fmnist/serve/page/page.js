@@ -4,7 +4,7 @@ import { showAnswer, showClasses, showNothing } from "./answer.js";
 import { Board } from "./drawing.js";
 import * as files from "./files.js";
 import { link, showModel } from "./model.js";
-import { showSamples } from "./samples.js";
+import { CLASSES, showSamples } from "./samples.js";
 import { Locked, Lost, Refusal, hasKey, predict, useKey } from "./server.js";
 import { Watch } from "./status.js";
 
@@ -78,7 +78,11 @@ function take(picture) {
 
 const watch = new Watch((status, again) => {
   document.documentElement.dataset.version = status.model?.version ?? "";
-  if (status.model) showClasses(status.model.class_names);
+  if (status.model) {
+    const names = status.model.class_names;
+    showClasses(names);
+    find("samples").closest("section").hidden = !CLASSES.every((name) => names.includes(name)); // it knows other things
+  }
   showModel(status);
   if (!find("links").childElementCount) {
     find("links").append(...Object.entries(status.links).map(([name, address]) => link(name, address)));

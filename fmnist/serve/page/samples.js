@@ -2,7 +2,8 @@
 
 import { request } from "./server.js";
 
-const CLASSES = [
+/** What the test images are labelled as. */
+export const CLASSES = [
   "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 ];
 const SIDE = 28;
