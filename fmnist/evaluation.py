@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from fmnist.data.dataset import Split
+from fmnist.data.dataset import Dataset, Split
 from fmnist.errors import UserError
 from fmnist.predictor import Predictor
 from fmnist.scores import Evaluation, confusion_matrix
@@ -17,6 +17,13 @@ def evaluate_model(predictor: Predictor, split: Split) -> Evaluation:
             predictor.path, f"knows {classes} classes, and the data have a class {highest}; give its own data"
         )
     return score_answers(predictor.probabilities(np.asarray(split.images)), split)
+
+
+def other_classes(predictor: Predictor, data: Dataset) -> str | None:
+    """What to tell where the model was not trained on these data's classes: its scores then say little."""
+    if predictor.class_names == data.class_names:
+        return None
+    return f"the model knows {', '.join(predictor.class_names)}; the data have {', '.join(data.class_names)}"
 
 
 def score_answers(probabilities: NDArray[np.float32], split: Split) -> Evaluation:

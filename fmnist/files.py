@@ -134,9 +134,9 @@ def held_lock(path: Path, holder: str, *, patience: float = _LOOK) -> Iterator[s
             file.seek(0)
             yield file.read().strip() or "another process"
             return
-        file.truncate(0)
-        file.write(holder)
-        file.flush()
+        with suppress(OSError):  # on a full disk it is held, by a holder without a name
+            file.truncate(0)
+            os.write(file.fileno(), holder.encode())
         yield None
 
 

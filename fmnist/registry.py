@@ -24,7 +24,7 @@ _SQLITE = "sqlite:///"
 
 # An absent server is told within seconds. Read at MLflow's import; what a user has set stands.
 for _name, _value in {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # it would repeat what makes a run, too: who tries again looks first
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",

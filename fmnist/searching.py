@@ -185,7 +185,6 @@ def _show_next(console: "Console", own: Sweep) -> None:
 
 def _promote(workspace: Workspace, own: Sweep, data: "Dataset", console: "Console") -> dict[str, Any]:
     """Train the best as any run, and make its version the champion if it is better on the validation images."""
-    before = next((version for version in workspace.registry.versions() if CHAMPION in version.aliases), None)
     run = next((run for run in workspace.runs() if _is_of(run, own)), None)
     if run is None:
         about: dict[str, Any] = {"name": own.about.name, "tags": {SWEEP_TAG: own.id}}
@@ -197,9 +196,13 @@ def _promote(workspace: Workspace, own: Sweep, data: "Dataset", console: "Consol
     result = job.run.result
     assert result is not None
     told = f"run {job.run.id} has {result.val.accuracy:.2%} on the validation images"
+    before = next((version for version in workspace.registry.versions() if CHAMPION in version.aliases), None)
     known = before.scores.get("val_accuracy") if before and before.run_id != job.run.id else None
     is_better = known is None or result.val.accuracy > known
-    if is_better:
+    if known is not None and workspace.predictor(CHAMPION).metadata.get("data_digest") != data.digest:
+        is_better = False
+        console.print(f"{told}, and the champion is of other data: it stays", soft_wrap=True)
+    elif is_better:
         try:
             now = workspace.registry.promote(job.run.id)
         except UserError as error:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from fmnist.data import find_data
 from fmnist.data.dataset import FASHION_MNIST, Dataset, SplitName
 from fmnist.errors import Failure, UserError, explain, listing
-from fmnist.evaluation import evaluate_model
+from fmnist.evaluation import evaluate_model, other_classes
 from fmnist.job import Job, check_workers, new_job, resumed_job
 from fmnist.predictor import Predictor
 from fmnist.progress import Watcher
@@ -29,7 +29,7 @@ from fmnist.sweep import Sweep, list_tracked
 from fmnist.tracked import Tracked
 from fmnist.tracking.elsewhere import check_journal
 from fmnist.tracking.journal import Journal
-from fmnist.tracking.shipper import is_pending, ship
+from fmnist.tracking.shipper import State, is_pending, ship
 from fmnist.tracking.tracker import NULL, JournalTracker, Tracker
 from fmnist.tracking.wiring import Destinations, start_catching_up, start_shipper
 
@@ -199,9 +199,9 @@ class Workspace:
         """
         if not follow:
             check_journal(run)
-        if again:
-            run.shipping.unlink(missing_ok=True)
         sinks = self.destinations.sinks(run)
+        if again:
+            State(run).forget(sinks)
         if not follow and not is_pending(run, sinks):
             return {}
         return ship(run, sinks, follow=follow, patience=self.settings.sync_wait if follow else 0)
@@ -234,6 +234,8 @@ class Workspace:
         run, predictor = self.find_model(model)
         if data is None:
             data = self.data_of(run) if run else self.load_data()
+        if told := other_classes(predictor, data):
+            self.notice(told)
         return predictor, evaluate_model(predictor, data.split(split))
 
 

@@ -51,6 +51,7 @@ into $kept .; rmdir $kept; sync -f .
 """
 WEIGH = "du --summarize --bytes --exclude './.before-*' . && df --block-size=1 --output=avail ."
 DISCARD = "rm -rf .next"
+KEEP = "if [ -d .next ]; then mv .next .before-$1; chmod 0 .before-$1; fi"
 FORGET = """for old in $(find . -maxdepth 1 -name '.before-*'); do chmod 700 "$old"; rm -rf "$old"; done"""
 UNPACK = "rm -rf .next; mkdir .next; tar --extract --directory .next; sync -f ."
 

@@ -14,6 +14,8 @@ CURRENT, NEXT = "mlflow", "mlflow_next"
 """The one that MLflow uses, and one that is to take its place."""
 OWNER, SUPERUSER = "mlflow", "postgres"
 """Of those; and whoever has the database of its own name."""
+LOADER = "mlflow_loader"
+"""Who runs what a dump holds: it is SQL, and maybe a stranger's, so it is nobody whose database could be deleted."""
 COUNTED = ("experiments", "runs", "metrics", "params", "tags", "registered_models", "model_versions")
 """Tables whose rows a set's manifest tells, so that a restore can be compared."""
 _PSQL = ("psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align")
@@ -43,12 +45,12 @@ def awake() -> Iterator[None]:
         compose("stop", "postgres", check=False, capture_output=True)
 
 
-def ask(query: str, database: str = CURRENT) -> list[str]:
+def ask(query: str, database: str = CURRENT, user: str | None = None) -> list[str]:
     """The answer's lines. Raises Trouble.
 
     In MLflow's databases as MLflow's user: what a stranger's dump has made there, a query may run.
     """
-    user = database if database == SUPERUSER else OWNER
+    user = user or (database if database == SUPERUSER else OWNER)
     command = (*_PSQL, "--username", user, "--set", "ON_ERROR_STOP=1", "--dbname", database)
     return _said(compose(*_EXEC, *command, input=query, check=False, capture_output=True)).splitlines()
 
@@ -124,9 +126,13 @@ def check_dump(file: Path) -> None:
 
 def load(file: Path) -> None:
     """Make the next database, of what was dumped."""
-    make_next()
-    user = ("--username", OWNER)  # not as superuser: a dump is SQL, and maybe a stranger's
+    drop(NEXT)
+    ask(f"DROP ROLE IF EXISTS {LOADER}; CREATE ROLE {LOADER} LOGIN;", SUPERUSER)
+    make_next(owner=LOADER)
+    user = ("--username", LOADER)
     _feed(file, "pg_restore", *user, "--no-owner", "--no-privileges", "--exit-on-error", "--dbname", NEXT)
+    given = f"REASSIGN OWNED BY {LOADER} TO {OWNER}; DROP OWNED BY {LOADER}; DROP ROLE {LOADER};"
+    ask(f"BEGIN; {given} COMMIT;", NEXT, SUPERUSER)
 
 
 def _feed(file: Path, *command: str) -> None:
@@ -134,9 +140,9 @@ def _feed(file: Path, *command: str) -> None:
         _said(compose(*_EXEC, *command, stdin=content, check=False, capture_output=True))
 
 
-def make_next(template: str = "template0") -> None:
+def make_next(template: str = "template0", owner: str = OWNER) -> None:
     drop(NEXT)
-    ask(f"CREATE DATABASE {NEXT} OWNER {OWNER} TEMPLATE {template};", SUPERUSER)
+    ask(f"CREATE DATABASE {NEXT} OWNER {owner} TEMPLATE {template};", SUPERUSER)
     ask(f"REVOKE ALL ON DATABASE {NEXT} FROM PUBLIC;", SUPERUSER)
 
 

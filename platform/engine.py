@@ -52,7 +52,8 @@ def stream(write: Callable[[bytes], Any], *arguments: str, accepted: Iterable[in
         said.seek(0)
         lines = said.read().decode(errors="replace").strip().splitlines()
     if code not in accepted:
-        raise Trouble(lines[-1] if lines else f"docker {' '.join(arguments[:2])}: ended with {code}")
+        told = next((line for line in lines if "error:" in line), lines[-1] if lines else "")
+        raise Trouble(told or f"docker {' '.join(arguments[:2])}: ended with {code}")
 
 
 def one_off(service: str, *command: str) -> list[str]:

@@ -68,6 +68,7 @@ def _settle(plan: dict[str, Any]) -> None:
 
 
 def _go_on(plan: dict[str, Any]) -> None:
+    check_untrained()
     if not plan["forward"]:
         undo(plan, Trouble("was cut off"))
     print("a restore was cut off here; it goes on", flush=True)
@@ -117,9 +118,10 @@ def _stage(chosen: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     plan = new_plan("restore", time, store=store, folders=names, counts=counts)
     with database.awake():
         try:
-            _check_room(manifest, store, names)
-            for left in (ROOT / "var").glob(".next-*"):  # of one that was killed
+            finish(plan)  # what one that was killed has made ready
+            for left in (ROOT / "var").glob(".next-*"):
                 shutil.rmtree(left)
+            _check_room(manifest, store, names)
             staged(plan).mkdir()
             for name in names:
                 unpack(chosen / f"{name}.tar", staged(plan) / name)
@@ -140,10 +142,15 @@ def _stage(chosen: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _check_room(manifest: dict[str, Any], store: artifacts.Store | None, names: list[str]) -> None:
     sizes = {name: size for name, (size, _) in manifest["files"].items()}
-    check_room(str(ROOT / "var"), shutil.disk_usage(ROOT / "var").free, sum(sizes[f"{name}.tar"] for name in names))
-    check_room("the database's volume", database.room(), manifest["platform"]["database_bytes"])
+    folders = sum(sizes[f"{name}.tar"] for name in names)
+    places = [
+        (str(ROOT / "var"), shutil.disk_usage(ROOT / "var").free, folders),
+        ("the database's volume", database.room(), manifest["platform"]["database_bytes"]),
+    ]
     if store:
-        check_room("the artifacts' volume", artifacts.weigh(store)[1], sizes[ARTIFACTS])
+        places.append(("the artifacts' volume", artifacts.weigh(store)[1], sizes[ARTIFACTS]))
+    for place, free, _ in places:  # those with as much room are on one disk
+        check_room(place, free, sum(needed for _, room, needed in places if abs(room - free) <= free // 100))
 
 
 def _move_on_paper(unpacked: Path, manifest: dict[str, Any]) -> None:

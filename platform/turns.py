@@ -21,6 +21,7 @@ from sets import FOLDERS, sync, write_whole
 from starting import bring_up
 
 PLAN = ROOT / "var" / "turn.json"
+UNDONE = "-undone"
 
 
 @contextlib.contextmanager
@@ -47,10 +48,28 @@ def give_up() -> None:
     for name in plan["folders"]:
         _turn_folder(FOLDERS[name], staged(plan) / name, _kept(plan) / name, False)
     for name, image in plan["images"].items():
-        docker("tag", image, f"{name}:latest")
+        docker("tag", image, f"{name}:latest", check=False, capture_output=True)
         docker("image", "rm", f"{name}:before", check=False, capture_output=True)
+    if plan.get("placed"):
+        _keep_folders(plan)
     shutil.rmtree(staged(plan), ignore_errors=True)
     PLAN.unlink()
+
+
+def _keep_undone(plan: dict[str, Any]) -> None:
+    """What had taken its place, and is undone long after, may have been worked with: it is kept as well."""
+    time = f"{plan['time']}{UNDONE}"
+    if database.exists(database.NEXT):
+        database.rename((database.NEXT, database.kept_name(time)))
+    if plan["store"]:
+        artifacts.run(artifacts.Store(*plan["store"]), artifacts.KEEP, time)
+    _keep_folders(plan)
+    print(f"platform: what is undone is kept: var/before-{time}, the database {database.kept_name(time)}", flush=True)
+
+
+def _keep_folders(plan: dict[str, Any]) -> None:
+    if staged(plan).exists():
+        staged(plan).replace(_kept({"time": f"{plan['time']}{UNDONE}"}))
 
 
 def new_plan(verb: str, time: str, **parts: Any) -> dict[str, Any]:
@@ -93,7 +112,7 @@ def undo(plan: dict[str, Any], reason: BaseException) -> None:
         bring_up([])
     except Trouble as error:
         told += f"; then: {error}"
-    finish(plan)
+    finish({**plan, "forward": False})
     raise Trouble(f"{plan['verb']}: {told}; all is as it was")
 
 
@@ -104,8 +123,10 @@ def note(plan: dict[str, Any]) -> None:
 def place(plan: dict[str, Any]) -> None:
     """Go the plan's direction, from whatever an earlier try has left."""
     note(plan)
-    stop_writers()
     kept, forward = database.kept_name(plan["time"]), plan["forward"]
+    for name, image in plan["images"].items() if not forward else ():  # first: Postgres may not start with the new one
+        docker("tag", image, f"{name}:latest")
+    stop_writers()
     if forward and database.exists(database.NEXT):
         database.rename((database.CURRENT, kept), (database.NEXT, database.CURRENT))
     elif not forward and database.exists(kept):
@@ -115,8 +136,8 @@ def place(plan: dict[str, Any]) -> None:
         artifacts.run(artifacts.Store(*plan["store"]), script, plan["time"])
     for name in plan["folders"]:
         _turn_folder(FOLDERS[name], staged(plan) / name, _kept(plan) / name, forward)
-    for name, image in plan["images"].items() if not forward else ():
-        docker("tag", image, f"{name}:latest")
+    if forward:
+        note({**plan, "placed": True})
 
 
 def stop_writers() -> None:
@@ -143,6 +164,8 @@ def _turn_folder(current: Path, new: Path, kept: Path, forward: bool) -> None:
             current.replace(kept)
         new.replace(current)
     elif not forward and kept.exists():
+        if current.exists() and new.exists():  # cut off between the two renames, and made anew by somebody since
+            current.rmdir()
         if current.exists():
             current.replace(new)
         kept.replace(current)
@@ -152,13 +175,15 @@ def _turn_folder(current: Path, new: Path, kept: Path, forward: bool) -> None:
 
 def finish(plan: dict[str, Any]) -> None:
     """The plan is done: nothing is left of what was made ready; what was there stays where it is kept."""
+    if plan.get("placed") and not plan["forward"]:
+        _keep_undone(plan)
     with contextlib.suppress(FileNotFoundError):
         PLAN.unlink()
-    database.drop(database.NEXT)
-    if plan["store"]:
-        artifacts.run(artifacts.Store(*plan["store"]), artifacts.DISCARD)
     shutil.rmtree(staged(plan), ignore_errors=True)
     with contextlib.suppress(OSError):
         _kept(plan).rmdir()  # if it is empty
+    database.drop(database.NEXT)
+    if plan["store"]:
+        artifacts.run(artifacts.Store(*plan["store"]), artifacts.DISCARD)
     for name in plan["images"]:
         docker("image", "rm", f"{name}:before", check=False, capture_output=True)

@@ -21,6 +21,7 @@ def upgrade(arguments: list[str]) -> None:
     """A backup, new images, the database moved on, health, counts compared; also what an earlier one has begun."""
     check_started()
     if plan := pending("upgrade"):
+        check_untrained()
         if not plan["forward"]:
             undo(plan, Trouble("was cut off"))
         print("an upgrade was cut off here; it goes on", flush=True)

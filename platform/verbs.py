@@ -15,7 +15,7 @@ from pathlib import Path
 
 from engine import ROOT, Trouble, check_engine, compose, containers, docker, has_profile
 from keeping import backup
-from restoring import restore
+from restoring import check_untrained, restore
 from starting import GENERATED, bring_up, check_started, prepare, show_pages
 from turns import alone, check_nothing_cut_off, give_up
 from upgrading import upgrade
@@ -115,7 +115,8 @@ def reset(arguments: list[str]) -> None:
     print("(secrets/s3_credentials, secrets/api_key) stay.")
     if arguments != ["--yes"] and (not sys.stdin.isatty() or input("Type yes to delete: ").strip() != "yes"):
         raise Trouble("nothing was deleted; that takes a yes at the terminal, or make reset ARGS=--yes")
-    compose("down", "--volumes", "--remove-orphans")
+    check_untrained()
+    compose("--profile", "s3", "--profile", "cluster", "down", "--volumes", "--remove-orphans")
     give_up()
     for name in GENERATED:
         (ROOT / "secrets" / name).unlink(missing_ok=True)

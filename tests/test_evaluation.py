@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
 from fmnist.data.dataset import Dataset, Split
 from fmnist.errors import UserError
-from fmnist.evaluation import evaluate_model
+from fmnist.evaluation import evaluate_model, other_classes
 from fmnist.predictor import Predictor
 from fmnist.run import Run
 
@@ -24,3 +26,11 @@ def test_a_class_that_the_model_does_not_know(finished: Run, dataset: Dataset) -
     strange = Split(dataset.test.images[:2], np.array([0, 10]))
     with pytest.raises(UserError, match="knows 10 classes, and the data have a class 10; give its own data"):
         evaluate_model(Predictor(finished.model), strange)
+
+
+def test_data_of_other_classes_are_told(finished: Run, dataset: Dataset) -> None:
+    predictor = Predictor(finished.model)
+    assert other_classes(predictor, dataset) is None
+    told = other_classes(predictor, replace(dataset, class_names=("rows", "columns")))
+    assert told is not None and told.startswith("the model knows T-shirt/top, Trouser, ")
+    assert told.endswith("Ankle boot; the data have rows, columns")

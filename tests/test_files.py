@@ -106,3 +106,16 @@ def test_a_look_at_a_lock_does_not_keep_its_owner_out(tmp_path: Path, monkeypatc
             with files.held_lock(path, "you") as other:
                 assert other == "me"
     assert not files.is_locked(path)
+
+
+def test_a_lock_is_held_where_the_disk_has_no_room_for_its_holders_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, content: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with files.held_lock(tmp_path / "lock", "me") as other:
+        assert other is None
+        with files.held_lock(tmp_path / "lock", "another", patience=0) as first:
+            assert first == "another process"

@@ -141,6 +141,29 @@ def test_what_may_stop_postgres_waits_for_a_start(
     assert verbs.main() == 0 and done == [[]]
 
 
+def test_what_is_undone_long_after_it_took_its_place_is_kept(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may have worked with it since."""
+    turns, asked = script("turns"), list[tuple[Any, ...]]()
+    for name, value in {"ROOT": tmp_path, "PLAN": tmp_path / "var" / "turn.json"}.items():
+        monkeypatch.setattr(turns, name, value)
+    monkeypatch.setattr(turns.database, "exists", lambda name: name == turns.database.NEXT)
+    monkeypatch.setattr(turns.database, "rename", lambda *pairs: asked.append(pairs))
+    monkeypatch.setattr(turns.database, "drop", lambda name: asked.append((name,)))
+    monkeypatch.setattr(turns.artifacts, "run", lambda place, script, *given: asked.append((script, *given)) or "")
+    plan = turns.new_plan("restore", "T", folders=["runs"], store=["mlflow", "/artifacts"])
+    for placed in (False, True):
+        (turns.staged(plan) / "runs").mkdir(parents=True)
+        turns.finish({**plan, "placed": placed})
+        assert not turns.staged(plan).exists()
+        assert (tmp_path / "var" / "before-T-undone" / "runs").exists() is placed
+    first, second = asked[:2], asked[2:]
+    assert first == [("mlflow_next",), (turns.artifacts.DISCARD,)]
+    assert second[0] == (("mlflow_next", "mlflow_before_T_undone"),)
+    assert second[1] == (turns.artifacts.KEEP, "T-undone")
+
+
 @pytest.mark.parametrize("cut_off", [0, 1, 2])
 def test_a_reset_gives_up_what_was_cut_off(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_off: int
@@ -161,6 +184,8 @@ def test_a_reset_gives_up_what_was_cut_off(
     for current, target in [(runs, kept), (new, runs)][:cut_off]:
         current.replace(target)
     turns.note(plan)
+    if cut_off == 1:
+        runs.mkdir()  # as a start makes it
     turns.give_up()
     assert [path.name for path in runs.iterdir()] == ["old"]
     assert not turns.PLAN.exists() and not turns.staged(plan).exists()

@@ -14,6 +14,7 @@ from fmnist.errors import Failure, UserError
 from fmnist.progress import Silent
 from fmnist.provenance import provenance
 from fmnist.run import Run
+from fmnist.tracking.shipper import State
 from fmnist.workspace import Workspace
 
 from .helpers import DATA
@@ -182,6 +183,18 @@ def test_a_run_that_was_not_tracked_is_not_said_to_be_sent(workspace: Workspace,
     run = workspace.new_run(CONFIG, dataset, "cpu").train(Silent())
     with pytest.raises(Failure, match=f"run {run.id}: was not tracked; have it done: fmnist train --resume {run.id}"):
         workspace.sync(run)
+
+
+def test_to_send_all_anew_forgets_no_other_place(
+    workspace: Workspace, journalled: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(Path(shutil.copytree(journalled.folder, workspace.runs_root / journalled.id)))
+    monkeypatch.setattr("fmnist.workspace.ship", lambda *_, **__: {})
+    own = list(workspace.destinations.sinks(run))
+    for lane in (*own, "mlflow http://elsewhere:5000"):
+        State(run).note(lane, 5, None, ended=True)
+    workspace.sync(run, again=True)
+    assert list(State(run).lanes) == ["mlflow http://elsewhere:5000"]
 
 
 def test_a_user_without_a_name_is_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

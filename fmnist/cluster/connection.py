@@ -80,6 +80,8 @@ def connected(
         ends.enter_context(_environment(QUIET | (JOINING if address else _own_environment())))
         with importing():
             import ray
+        if ray.is_initialized():  # what it has there would go with what is begun here
+            raise UserError("Ray", "this process is connected to it already; ray.shutdown() first")
         # It prints what befalls workers on stdout, which is for results: whoever needs them hears of it by itself.
         ray._private.worker.listen_error_messages = lambda worker, threads_stopped: None
         if address is None:

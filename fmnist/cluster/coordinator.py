@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from fmnist.errors import one_line
 
-TRIES = 4
-"""How often workers may begin until an epoch is delivered."""
+DEATHS = 4
+"""Of workers until an epoch is delivered: then they are given up."""
 PAUSE = 0.2
 """Seconds between news, where nothing is delivered."""
 
@@ -56,7 +56,8 @@ class Coordinator:
         self._delivery: Delivery | None = None
         self._failure: str | None = None
         self._lost = "it said nothing"
-        self._begun = self._tries = self._images = 0
+        self._begun = self._deaths = self._images = 0
+        self._has_arrived = False
 
     async def hire(self, run: Callable[[], object]) -> None:
         """Have `run` keep the workers at work; it returns when they are at their end."""
@@ -70,7 +71,7 @@ class Coordinator:
     async def want(self, epoch: int, state: bytes) -> None:
         """The driver wants this epoch, from this state."""
         async with self._changed:
-            self._task, self._delivery, self._images, self._tries = Task(epoch, state), None, 0, 0
+            self._task, self._delivery, self._images, self._deaths = Task(epoch, state), None, 0, 0
             self._changed.notify_all()
 
     async def news(self) -> News:
@@ -80,12 +81,17 @@ class Coordinator:
                 await asyncio.wait_for(self._changed.wait_for(lambda: self._delivery or self._failure), PAUSE)
             return News(self._begun, self._images, self._delivery, self._failure, self._lost)
 
+    async def arrive(self) -> None:
+        """A worker is there, the first of its group. Who came before it in its place has died."""
+        self._deaths += self._has_arrived
+        self._has_arrived = True
+        if self._deaths == DEATHS:
+            await self.fail(f"they died {DEATHS} times in the same epoch ({self._lost})")
+
     async def begin(self) -> None:
-        """A whole group of workers is there."""
+        """A whole group of workers is there, each with its model and its images."""
         async with self._changed:
-            self._begun, self._tries, self._images = self._begun + 1, self._tries + 1, 0
-        if self._tries > TRIES:
-            await self.fail(f"they died {TRIES} times in the same epoch ({self._lost})")
+            self._begun, self._images = self._begun + 1, 0
 
     async def next(self, done: int) -> Task | None:
         """What a worker is to do that comes from the epoch `done` (0: it has no state); None: nothing any more."""

@@ -26,8 +26,9 @@ class _Backend(_TorchBackend):  # type: ignore[misc]
 
 
 def choose_interface() -> None:
-    """Name it to gloo, unless somebody has; in a worker, before its process group is made."""
+    """Name it to gloo and NCCL, unless somebody has; in a worker, before its process group is made."""
     address = ray.util.get_node_ip_address()
     for name, found in psutil.net_if_addrs().items():
         if address in (each.address for each in found):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+            for library in ("GLOO", "NCCL"):
+                os.environ.setdefault(f"{library}_SOCKET_IFNAME", name)

@@ -152,6 +152,8 @@ class _Search:
         for number, record, state in ray.get(desk.collect.remote(), timeout=PATIENCE):
             if record["key"] in self._known:  # said once more, by a trial that went on
                 continue
+            if record["key"] == key(number, "start"):  # what lies there is of another, whose start was never committed
+                self._sweep.checkpoint(number).unlink(missing_ok=True)
             if state is not None:
                 write_whole(self._sweep.checkpoint(number), state)
             self._known.add(record["key"])

@@ -62,6 +62,8 @@ def run_trial(
     checkpoint = _unpacked(post.kept(number))
     try:
         _train(number, config, checkpoint, images, post, report)
+    except (OSError, MemoryError):  # the machine's fault, not the configuration's: it is begun again, maybe elsewhere
+        raise
     except Exception as error:  # noqa: BLE001 - a network of one's own may raise anything
         state: State = "diverged" if isinstance(error, DivergedError) else "failed"
         ours = isinstance(error, UserError | Failure)
@@ -84,7 +86,8 @@ def _train(number: int, config: TrainConfig, checkpoint: Any, images: Images, po
         post.send(number, _epoch_record(number, record), state)
         if last:
             post.send(number, end_record(number, checkpoint.epoch, "completed"))
-        report(_reported(record, last=last))
+        is_kept = last and config.keep == "best"  # as trials are ranked at the end
+        report(_reported(min(checkpoint.records, key=_loss) if is_kept else record, record["epoch"], last=last))
 
     for record in checkpoint.records:
         tell(record)
@@ -119,9 +122,13 @@ def end_record(number: int, epochs: int, state: State, why: str | None = None) -
     return {"key": key(number, "end"), "time": time.time(), "epochs": epochs, "state": state, "why": why}
 
 
-def _reported(record: Record, *, last: bool) -> dict[str, Any]:
+def _loss(record: Record) -> float:
+    return float(record["scores"]["val_loss"])
+
+
+def _reported(record: Record, epoch: int, *, last: bool) -> dict[str, Any]:
     """What the search is told of an epoch."""
-    return {"epoch": record["epoch"], SCORE: record["scores"][SCORE], "last": last}
+    return {"epoch": epoch, SCORE: record["scores"][SCORE], "last": last}
 
 
 def _packed(checkpoint: Any) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from ray import tune
@@ -97,7 +98,7 @@ def make_search(plan: Plan, trials: Mapping[int, Trial]) -> "NumberedSearch":
     new = [number for number in range(1, plan.trials + 1) if number not in trials]
     if 1 not in trials and (own := point(plan.space, plan.base)) is not None:
         points.append(dict(own))
-    search = NumberedSearch(plan, [trial.number for trial in cut_off] + new, points)
+    search = NumberedSearch(plan, [trial.number for trial in cut_off] + new, points, len(trials))
     for trial in trials.values():
         if trial.state != "running":
             scores = [record["scores"][SCORE] for record in trial.records]
@@ -113,11 +114,12 @@ def make_search(plan: Plan, trials: Mapping[int, Trial]) -> "NumberedSearch":
 class NumberedSearch(OptunaSearch):  # type: ignore[misc]
     """Gives each configuration the number of its trial, and calls stopped what did not reach its end."""
 
-    def __init__(self, plan: Plan, numbers: list[int], points: list[dict[str, Any]]) -> None:
+    def __init__(self, plan: Plan, numbers: list[int], points: list[dict[str, Any]], begun: int) -> None:
+        """`begun`: how many trials there are already."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        left = len(numbers)
+        seed = np.random.SeedSequence((plan.seed, begun)).generate_state(1)[0]  # not what an interrupted one has drawn
         # A quarter at random, then by what those gave; Optuna's own 10 would be most of a small sweep.
-        sampler = optuna.samplers.TPESampler(n_startup_trials=max(4, plan.trials // 4), seed=(plan.seed + left) % 2**32)
+        sampler = optuna.samplers.TPESampler(n_startup_trials=max(4, plan.trials // 4), seed=int(seed))
         space = {name: _distribution(domain) for name, domain in plan.space.items()}
         super().__init__(space, SCORE, "max", points, sampler)
         self._numbers = numbers
@@ -153,7 +155,8 @@ class Ends(tune.Callback):  # type: ignore[misc]
         error = trial.get_pickled_error()
         number, values = trial.config["trial"], trial.config["values"]
         self._post.send(number, start_record(number, values, {}))  # its worker may not have come so far
-        self._tell(trial, "failed", f"its worker was lost {TRIES} times ({one_line(error)[:LONGEST]})")
+        why = f"its worker was lost, or its machine failed it, {TRIES} times ({one_line(error)[:LONGEST]})"
+        self._tell(trial, "failed", why)
 
     def _tell(self, trial: Any, state: Any, why: str | None) -> None:
         number, epochs = trial.config["trial"], int((trial.last_result or {}).get("epoch", 0))

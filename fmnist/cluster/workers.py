@@ -95,6 +95,8 @@ def work(given: dict[str, Any]) -> None:
 def _work(plan: Plan, coordinator: Any, rank: int) -> None:
     import ray
 
+    if rank == 0:
+        ray.get(coordinator.arrive.remote())
     torch.set_num_threads(1)
     engine = make_engine(plan.config, plan.classes, plan.device)
     data = Split(*ray.get([plan.images, plan.labels]))

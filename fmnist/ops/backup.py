@@ -84,7 +84,7 @@ def _write_set(folder: Path, home: Path, database: Path, notebooks: Path | None,
 
 def copy_database(database: Path, copy: Path) -> None:
     """SQLite's online backup: one moment of it, whoever writes meanwhile. Raises Failure where it is damaged."""
-    address = f"{database.resolve().as_uri()}?mode=ro"
+    address = f"{database.resolve().as_uri()}?mode=rw"  # for what a kill has left: SQLite brings that in order first
     with closing(sqlite3.connect(address, uri=True, timeout=60)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
         (told,) = target.execute("PRAGMA quick_check(1)").fetchone()

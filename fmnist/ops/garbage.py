@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from rich.filesize import decimal
 
-from fmnist.errors import Failure, UserError, one_line
-from fmnist.files import held_lock, is_locked, scratch_folder
+from fmnist.errors import Failure, UserError, no_room, one_line
+from fmnist.files import held_lock, is_locked
 from fmnist.ops.ledger import DeletedRun, Ledger, read_ledger
 from fmnist.ops.leftovers import (
     FETCHED,
@@ -129,7 +129,7 @@ def clear(pieces: Iterable[Piece]) -> tuple[list[Piece], list[Failure | UserErro
         except (Failure, UserError) as error:
             failures.append(error)
         except OSError as error:
-            failures.append(Failure(piece.name, f"cannot be deleted ({error.strerror}); mend its rights, then again"))
+            failures.append(Failure(piece.name, no_room(error) or f"cannot be deleted ({error.strerror}); mend that"))
         else:
             gone.append(piece)
     return gone, failures
@@ -199,8 +199,8 @@ def _delete_run(deleted: DeletedRun, run: Run | None, here: list[Path], ledger: 
         ledger.confirm(deleted)
         for place in here:
             if run and place == run.folder:
-                with _held(run), scratch_folder(place.parent) as scratch:  # no half of it is ever taken for a run
-                    place.rename(scratch / place.name)
+                with _held(run):  # no half of it is ever taken for a run; on a full disk there is room for a new name
+                    shutil.rmtree(place.rename(place.with_name(f".scratch-{place.name}")))
             else:
                 shutil.rmtree(place)
         if ledger.holds_database:

@@ -8,7 +8,7 @@ from fmnist.ops.doctor import Patient
 from fmnist.ops.finding import Finding
 from fmnist.ops.holdings import known_here, left_behind, left_over
 from fmnist.ops.secrecy import known_secrets
-from fmnist.tracking.elsewhere import forget_elsewhere
+from fmnist.tracking.elsewhere import check_journal, forget_elsewhere
 from fmnist.tracking.shipper import ship
 
 
@@ -41,6 +41,11 @@ def _leftovers(patient: Patient) -> Iterator[str]:
 def _records(patient: Patient) -> Iterator[str]:
     """As `fmnist sync` does; a place that does not answer is not asked for every run."""
     for run in left_behind(patient.home, patient.destinations):
+        try:
+            check_journal(run)
+        except Failure as error:  # asks for a person
+            yield f"{run.title}: not mended ({one_line(error)})"
+            continue
         forget_elsewhere(run, patient.destinations, known_here(patient.destinations, [run]))
         if errors := ship(run, patient.destinations.sinks(run), follow=False):
             yield from (f"{run.title}, {lane}: {error}" for lane, error in errors.items())

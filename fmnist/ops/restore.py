@@ -19,14 +19,15 @@ import psutil
 from packaging.version import Version
 
 from fmnist.errors import Failure, UserError, one_line
-from fmnist.files import file_of, make_folder, scratch_folder, sha256_of, sync, write_whole
+from fmnist.files import file_of, is_locked, make_folder, scratch_folder, sha256_of, sync, write_whole
 from fmnist.ops.backup import counts_of
 from fmnist.ops.sets import DATABASE, IN_HOME, MANIFEST, Manifest, unpack, verified
 from fmnist.registry import CHAMPION, Registry, database_file
 from fmnist.settings import RESTORING
 from fmnist.sweep import list_tracked
 
-PARTS = (DATABASE, *IN_HOME)
+PARTS = (f"{DATABASE}-journal", f"{DATABASE}-wal", f"{DATABASE}-shm", DATABASE, *IN_HOME)
+"""SQLite's own files of a database go with it, first: of one that was cut off they would be written into another."""
 
 
 def restore(chosen: Path, home: Path, model_name: str) -> tuple[Manifest, Path | None]:
@@ -55,6 +56,7 @@ def restore(chosen: Path, home: Path, model_name: str) -> tuple[Manifest, Path |
                 _check_answers(staged, manifest, home, model_name)
         except (OSError, sqlite3.Error) as error:
             raise Failure(home, f"takes no restored set ({error}); make room, all is as it was") from error
+        check_unused(home)  # somebody may have begun meanwhile
         before = parts_in(home)
         kept = home / f"before-{datetime.now(UTC):%Y%m%d-%H%M%S}" if before else None
         write_whole(staged / "kept", "\n".join([kept.name if kept else "", *before]))
@@ -111,8 +113,8 @@ def _check_newer(manifest: Manifest) -> None:
 def check_unused(home: Path) -> None:
     """Raise Failure where a training or a server uses the workspace now."""
     for run in list_tracked(home):
-        if run.is_locked:
-            raise Failure(run.title, "is being trained; wait for it, or stop it")
+        if run.is_locked or is_locked(run.folder / "shipping.lock"):
+            raise Failure(run.title, "is being trained or sent; wait for it, or stop it")
     database = (home / DATABASE).resolve()
     for process in psutil.process_iter():
         try:

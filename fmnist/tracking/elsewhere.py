@@ -52,8 +52,8 @@ def _ask(registry: Registry, run_id: str | None) -> dict[str, str]:
 
 
 def _read(file: Path) -> dict[str, str]:
-    try:
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True, timeout=60)) as database:
+    try:  # `rw` for what a kill has left: SQLite brings that in order before it reads
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=rw", uri=True, timeout=60)) as database:
             return dict(database.execute(_DELETED_FIRST, (RUN_ID_TAG,)))
     except sqlite3.Error as error:
         raise Failure(file, f"cannot be read ({one_line(error)}); is it MLflow's? restore it, or wait") from error

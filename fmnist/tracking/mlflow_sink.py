@@ -45,8 +45,7 @@ class MlflowSink:
         self._client: Any = mlflow.MlflowClient()
         self._folder, self._experiment_name, self._model_name = folder, experiment, model_name
         self._artifact_root = None if uri.startswith("http") else artifact_root.resolve().as_uri()
-        self.is_empty = False
-        self._ended = False
+        self.is_empty = self._ended = self._keeps_checkpoint = False
         self._experiment: str | None = None
         self._run: str | None = None
         self._names: list[str] = []
@@ -75,6 +74,7 @@ class MlflowSink:
         self.is_empty = self._run is None
         if self._run is None:
             self._run = self._create_run(record)
+        self._keeps_checkpoint = not self.is_empty and bool(self._client.list_artifacts(self._run, CHECKPOINT))
         entities = self._mlflow.entities
         self._client.update_run(self._run, "RUNNING")
         params = [entities.Param(name, str(value)) for name, value in record["params"].items()]
@@ -129,7 +129,7 @@ class MlflowSink:
         return str(run.info.run_id)
 
     def _epoch(self, record: Record) -> None:
-        if record.get("workers", 1) > 1:
+        if record.get("workers", 1) > 1 or self._keeps_checkpoint:
             self._log_checkpoint()  # first: whoever goes on with it has the very record that is sent below
         self._log_scores(record, record["epoch"])
         self._log_confusion(record, f"validation/epoch_{record['epoch']:03}")

@@ -65,6 +65,17 @@ class State:
         """Whether the lane has got the run's last record."""
         return bool(self.lanes.get(lane, {}).get("ended"))
 
+    def may_seem_trained(self, lane: str) -> bool:
+        """Whether it may say of a run that never came to its end that it is being trained."""
+        noted = self.lanes.get(lane, {})
+        return bool(noted.get("sent")) and not (noted.get("ended") or noted.get("closed"))
+
+    def close(self, lane: str) -> None:
+        """It says that nobody trains the run."""
+        with self._lock:
+            self.lanes[lane]["closed"] = True
+            write_whole(self.run.shipping, json.dumps(self.lanes, indent=1))
+
     def forget_errors(self) -> None:
         """Of earlier tries, maybe at other places."""
         for lane, values in self.lanes.items():
@@ -89,11 +100,12 @@ class State:
 
 
 def is_pending(run: Tracked, lanes: Iterable[str]) -> bool:
-    """Whether a lane lacks records of the run. Raises Failure for a damaged journal."""
+    """Whether a lane lacks records of the run, or that nobody trains it. Raises Failure for a damaged journal."""
     state = State(run)
     open_lanes = [lane for lane in lanes if not state.has_all(lane)]
     count = len(Journal(run.journal).read()) if open_lanes else 0  # of most runs the journal need not be read
-    return any(state.sent(lane) < count for lane in open_lanes)
+    is_left = bool(open_lanes) and not run.is_locked
+    return any(state.sent(lane) < count or (is_left and state.may_seem_trained(lane)) for lane in open_lanes)
 
 
 def ship(run: Tracked, sinks: Mapping[str, SinkFactory], *, follow: bool, patience: float = 0) -> dict[str, str]:
@@ -158,11 +170,15 @@ class _Lane(threading.Thread):
         if sink is not None:
             with suppress(Exception):  # it may be the very thing that fails
                 sink.close(abandoned=abandoned)
+                if abandoned and self._state.may_seem_trained(self.name):
+                    self._state.close(self.name)
 
     def _send(self, records: list[Record]) -> None:
         sent = self._state.sent(self.name)
         if sent >= len(records):
-            return
+            if self._sink or self._trained.is_locked or not self._state.may_seem_trained(self.name):
+                return
+            sent = len(records) - 1  # both were killed, who trained it and who sent it
         if self._sink is None:
             self._sink = self._factory()
             if self._sink.starts_anew:

@@ -47,6 +47,18 @@ def test_more_processors_than_there_are_are_refused_before_ray_is_imported(monke
         pass
 
 
+def test_a_session_of_the_callers_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    ended: list[None] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "shutdown", lambda **_: ended.append(None))
+    told = pytest.raises(UserError, match=r"Ray: this process is connected to it already; ray.shutdown\(\) first")
+    with told, connected(None, 1):
+        pass
+    assert not ended
+
+
 def test_the_environment_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")  # what somebody has set stands
     before = dict(os.environ)

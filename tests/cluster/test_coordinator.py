@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from fmnist.cluster import coordinator
-from fmnist.cluster.coordinator import TRIES, Coordinator, Delivery, Task
+from fmnist.cluster.coordinator import DEATHS, Coordinator, Delivery, Task
 
 DONE = Delivery(0.5, 0.9, 320, 1.0, 1e-3, b"after 1")
 
@@ -59,20 +59,33 @@ def test_workers_that_take_the_place_of_others_get_the_state_that_was_committed(
 def test_workers_that_die_again_and_again_in_an_epoch_are_given_up() -> None:
     async def story() -> None:
         between = Coordinator()
-        for epoch in range(1, 2 * TRIES):  # once in each is no reason
+        await between.arrive()
+        for epoch in range(1, 2 * DEATHS):  # once in each is no reason
             await between.want(epoch, b"")
-            await between.begin()
+            await between.arrive()
         await between.want(99, b"")
-        for _ in range(TRIES):
-            await between.begin()
+        for _ in range(DEATHS - 1):
+            await between.arrive()
             assert (await between.news()).failure is None
         waiting = asyncio.create_task(between.next(98))
         await between.lose("SomeError: connection closed")
-        await between.begin()
+        await between.arrive()
         failure = (await between.news()).failure
-        assert failure == f"they died {TRIES} times in the same epoch (SomeError: connection closed)"
+        assert failure == f"they died {DEATHS} times in the same epoch (SomeError: connection closed)"
         assert await between.next(0) is None
         await waiting
+
+    asyncio.run(story())
+
+
+def test_workers_that_die_before_they_have_begun_are_given_up_too() -> None:
+    async def story() -> None:
+        between = Coordinator()
+        for _ in range(DEATHS + 1):
+            assert (await between.news()).failure is None
+            await between.arrive()
+            await between.lose("OutOfMemoryError: CUDA out of memory")
+        assert "CUDA out of memory" in ((await between.news()).failure or "")
 
     asyncio.run(story())
 

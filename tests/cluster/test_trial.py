@@ -112,6 +112,38 @@ def broken(classes: int, dropout: float) -> Any:
     raise ValueError("no such\nlayer")
 
 
+def test_what_its_machine_fails_is_not_held_against_a_configuration(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(checkpoint: Any) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fmnist.cluster.trial._packed", full)
+    desk = Desk({})
+    with pytest.raises(OSError, match="No space left"):
+        train(images, desk)
+    assert [letter.record["key"] for letter in desk.collect()] == ["trial/002/start"]
+
+
+def test_where_the_best_epoch_is_kept_the_search_is_told_of_that(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, told = iter([0.5, 0.1, 0.9]), Told([])
+
+    def do_epoch(checkpoint: Any, *_: Any) -> float:
+        number = checkpoint.epoch + 1
+        scores = {"val_loss": next(losses), "val_accuracy": number / 10, "epoch_seconds": 1.0}
+        record = {"key": f"epoch/{number}", "epoch": number, "time": 0.0, "scores": scores}
+        checkpoint.records.append(record)
+        checkpoint.epoch, checkpoint.finished = number, number == 3
+        return 0.0
+
+    monkeypatch.setattr("fmnist.training.do_epoch", do_epoch)
+    monkeypatch.setattr("fmnist.cluster.trial._packed", lambda checkpoint: b"")
+    run_trial(2, VALUES, BASE.model_copy(update={"keep": "best"}), images, Desk({}), told.report)
+    assert [(report["epoch"], report["val_accuracy"]) for report in told.reports] == [(1, 0.1), (2, 0.2), (3, 0.2)]
+
+
 def test_what_goes_wrong_in_a_trial_is_told_as_its_end(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fmnist.models.find_model", lambda name: broken)
     desk = Desk({})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fmnist.errors import Failure
-from fmnist.files import read_sealed, sha256_of, write_sealed
+from fmnist.files import held_lock, read_sealed, sha256_of, write_sealed
 from fmnist.ops import restore
 from fmnist.ops.backup import back_up
 from fmnist.ops.sets import MANIFEST
@@ -148,11 +148,34 @@ def test_killed_anywhere_it_is_finished_also_where_there_was_less_before(
         assert {path.name for path in home.iterdir()} == {kept.name, "artifacts", "mlflow.db", "runs", "tensorboard"}
 
 
+def test_what_sqlite_has_left_of_a_kill_goes_with_its_database(made: Path, source: Path, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(source, tmp_path / "home"))
+    journal = home / "mlflow.db-journal"
+    script = """if True:
+        import os, sqlite3, sys
+        database = sqlite3.connect(sys.argv[1], isolation_level=None)
+        database.execute("PRAGMA cache_size = 1")
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("UPDATE metrics SET value = -1")
+        database.execute("CREATE TABLE half AS SELECT randomblob(1000) FROM metrics, runs")
+        os.kill(os.getpid(), 9)"""
+    subprocess.run([sys.executable, "-c", script, str(home / "mlflow.db")], check=False)
+    assert journal.exists()
+    aside = Path(shutil.copytree(home, tmp_path / "aside"))
+    back_up(aside, uri(aside), None, tmp_path / "sets")  # SQLite brings it in order
+    assert rows(aside)["metrics"] == rows(source)["metrics"] and "half" not in rows(aside)
+    _, kept = restore.restore(made, home, NAME)
+    assert kept and (kept / "mlflow.db-journal").exists() and not journal.exists()
+    assert rows(home)["metrics"] == rows(source)["metrics"] and "half" not in rows(home)
+
+
 def test_what_is_in_use_is_not_replaced(made: Path, source: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(source, home)
     run = list_runs(home / "runs")[0]
-    with run.lock(), pytest.raises(Failure, match=f"run {run.id}: is being trained; wait for it, or stop it"):
+    with run.lock(), pytest.raises(Failure, match=f"run {run.id}: is being trained or sent; wait for it"):
+        restore.restore(made, home, NAME)
+    with held_lock(run.folder / "shipping.lock", "x"), pytest.raises(Failure, match="is being trained or sent; wait"):
         restore.restore(made, home, NAME)
     script = "import sys; file = open(sys.argv[1]); print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", script, str(home / "mlflow.db")]

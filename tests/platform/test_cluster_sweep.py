@@ -220,6 +220,10 @@ def test_a_new_sweep_begins_with_the_recipe(tmp_path: Path) -> None:
     for other in others:
         assert all(other["values"][name] in domain for name, domain in PLAN.space.items())
     assert search.suggest("more") == "FINISHED"
+    one = Trial(1, dict(own), PLAN.base)  # interrupted before any was over, it does not draw the same again
+    again = make_search(PLAN, {1: one})
+    assert again.suggest("a") == {"trial": 1, "values": own}
+    assert again.suggest("b")["values"] != others[0]["values"]
     assert [first_rung(epochs) for epochs in (1, 2, 4, 8, 100)] == [1, 1, 2, 3, 34]
 
 

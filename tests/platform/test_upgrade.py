@@ -58,7 +58,7 @@ def sql(platform: Any, query: str) -> list[str]:
     command = (
         "psql",
         "--username",
-        "postgres",
+        "mlflow",
         "--dbname",
         "mlflow",
         "--no-align",

@@ -189,3 +189,20 @@ def test_a_users_tag_does_not_take_the_place_of_ours(own_copy: Run, records: lis
     client = mlflow.MlflowClient(uri(tmp_path))
     (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
     assert (run.data.tags["fmnist.run_id"], run.data.tags["empty"]) == (start["run_id"], "")
+
+
+def test_a_run_that_several_workers_began_keeps_its_last_checkpoint_whoever_goes_on(
+    own_copy: Run, records: list[Record], tmp_path: Path
+) -> None:
+    client = mlflow.MlflowClient(uri(tmp_path), uri(tmp_path))
+
+    def kept() -> str:
+        (run,) = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id])
+        return Path(client.download_artifacts(run.info.run_id, "checkpoint/checkpoint")).read_text()
+
+    (own_copy.folder / "checkpoint").write_text("of epoch 1")
+    send(own_copy, tmp_path, [records[0], {**records[1], "workers": 2}])
+    assert kept() == "of epoch 1"
+    (own_copy.folder / "checkpoint").write_text("of epoch 2")
+    send(own_copy, tmp_path, [records[0], records[2]])
+    assert kept() == "of epoch 2"

@@ -187,3 +187,22 @@ def test_a_state_that_cannot_be_written_is_no_crash(
     monkeypatch.setattr(State, "note", full)
     ship(own_copy, {"heap": Heap}, follow=False)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_run_whose_trainer_and_shipper_were_killed_is_not_left_as_trained(
+    own_copy: Run, records: list[Record]
+) -> None:
+    own_copy.journal.unlink()
+    Journal(own_copy.journal).add_missing(records[:3])
+    State(own_copy).note("heap", 3, None, there="7")
+    with own_copy.lock():
+        assert not is_pending(own_copy, ["heap"])
+    assert is_pending(own_copy, ["heap"])
+    sink = Heap()
+    sink.there = "7"
+    assert ship(own_copy, {"heap": lambda: sink}, follow=False) == {}
+    assert sink.keys == ["start", "epoch/2"]  # it ended with its last epoch
+    assert sink.closed == [True]
+    assert not is_pending(own_copy, ["heap"])
+    Journal(own_copy.journal).add_missing(records[:4])  # it goes on
+    assert is_pending(own_copy, ["heap"])
