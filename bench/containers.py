@@ -60,7 +60,8 @@ class Copy:
                 copy.run("make", "build")
                 yield copy
             finally:
-                copy.run("docker", "compose", "down", "--volumes", "--rmi", "all")
+                if (copy.folder / ".env").exists():  # without it there is nothing, and compose asks for it
+                    copy.run("docker", "compose", "down", "--volumes", "--rmi", "all")
 
     def run(self, *command: str, given: str = "") -> str:
         """What it prints; `given` is its input."""

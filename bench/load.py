@@ -78,8 +78,8 @@ def client(uri: str, experiment: str, kind: str, together: Any, results: Any) ->
             times.append(time.perf_counter() - started)
         results.put((done / (time.perf_counter() - end + SECONDS), times))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
-        together.abort()
         results.put(repr(error))
+        together.abort()
 
 
 def load(uri: str, experiment: str, kind: str, clients: int) -> tuple[float, float]:
@@ -94,7 +94,7 @@ def load(uri: str, experiment: str, kind: str, clients: int) -> tuple[float, flo
     for process in started:
         process.join()
     if failed := [result for result in found if isinstance(result, str)]:
-        raise SystemExit(failed[0])
+        raise SystemExit(next((told for told in failed if "BrokenBarrier" not in told), failed[0]))
     return sum(rate for rate, _ in found), statistics.median(seconds for _, times in found for seconds in times)
 
 

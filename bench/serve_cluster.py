@@ -101,7 +101,9 @@ def main() -> None:
     measured = measurements(f"serve-cluster-{arguments.seconds:g}", sources(), arguments.fresh)
     for number in range(arguments.rounds):
         for name, command in several.items():
-            got = measured.get(f"{name}, round {number + 1}", partial(measure, command, arguments.seconds))
+            got = measured.get(
+                f"{name}, {arguments.model}, round {number + 1}", partial(measure, command, arguments.seconds)
+            )
             found[name].append({kind: Load(*values) for kind, values in got.items()})
     text = section(found, arguments.seconds)
     print(text)

@@ -53,6 +53,8 @@ def give_up() -> None:
     if plan.get("placed"):
         _keep_folders(plan)
     shutil.rmtree(staged(plan), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        _kept(plan).rmdir()  # if it is empty
     PLAN.unlink()
 
 
@@ -64,12 +66,15 @@ def _keep_undone(plan: dict[str, Any]) -> None:
     if plan["store"]:
         artifacts.run(artifacts.Store(*plan["store"]), artifacts.KEEP, time)
     _keep_folders(plan)
-    print(f"platform: what is undone is kept: var/before-{time}, the database {database.kept_name(time)}", flush=True)
+    print(
+        f"platform: what is undone is kept, as …before-{time}; delete it with: make restore ARGS=--forget", flush=True
+    )
 
 
 def _keep_folders(plan: dict[str, Any]) -> None:
-    if staged(plan).exists():
-        staged(plan).replace(_kept({"time": f"{plan['time']}{UNDONE}"}))
+    kept = _kept({"time": f"{plan['time']}{UNDONE}"})
+    if staged(plan).exists() and not kept.exists():
+        staged(plan).replace(kept)
 
 
 def new_plan(verb: str, time: str, **parts: Any) -> dict[str, Any]:
@@ -107,7 +112,10 @@ def undo(plan: dict[str, Any], reason: BaseException) -> None:
     """All as it was before, and running. Always raises Trouble."""
     told = str(reason) or "interrupted"
     print(f"platform: {told}; all is put back", flush=True)
-    place({**plan, "forward": False})
+    placed = PLAN.exists() and json.loads(PLAN.read_text()).get(
+        "placed", False
+    )  # cut off here, it is gone on with later
+    place({**plan, "forward": False, "placed": placed})
     try:
         bring_up([])
     except Trouble as error:
