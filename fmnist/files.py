@@ -42,7 +42,7 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """`sync` a folder with all that is in it, and its place; if it is there. Links are left."""
+    """`sync` a folder with all that is in it, and its place. Links are left."""
     for path in (*folder.rglob("*"), folder, folder.parent):
         if not path.is_symlink():
             sync(path)

@@ -68,7 +68,7 @@ def _grey(picture: Image.Image) -> NDArray[np.uint8]:
         values = np.asarray(picture)  # in their own type: as float64 a large picture would take half a gigabyte
         if values.max() > 255:
             values = values // 257
-        return np.clip(values, 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(values, 0, 255), np.uint8)
     if picture.has_transparency_data:
         coloured = picture.convert("RGBA")
         white = Image.new("L", coloured.size, "white")

@@ -199,9 +199,9 @@ def _promote(workspace: Workspace, own: Sweep, data: "Dataset", console: "Consol
     before = next((version for version in workspace.registry.versions() if CHAMPION in version.aliases), None)
     known = before.scores.get("val_accuracy") if before and before.run_id != job.run.id else None
     is_better = known is None or result.val.accuracy > known
-    if known is not None and workspace.predictor(CHAMPION).metadata.get("data_digest") != data.digest:
+    if known is not None and _digest_of_champion(workspace) != data.digest:
         is_better = False
-        console.print(f"{told}, and the champion is of other data: it stays", soft_wrap=True)
+        console.print(f"{told}, and the champion is of other data, or its file is gone: it stays", soft_wrap=True)
     elif is_better:
         try:
             now = workspace.registry.promote(job.run.id)
@@ -211,6 +211,13 @@ def _promote(workspace: Workspace, own: Sweep, data: "Dataset", console: "Consol
     else:
         console.print(f"{told}, the champion {known:.2%}: it stays", soft_wrap=True)
     return {"run_id": job.run.id, "promoted": is_better, "val": result.val._asdict()}
+
+
+def _digest_of_champion(workspace: Workspace) -> str | None:
+    """Of the data that it was trained on; None where that can't be told."""
+    with suppress(Failure, UserError):
+        return workspace.predictor(CHAMPION).metadata.get("data_digest")
+    return None
 
 
 def _is_of(run: Run, own: Sweep) -> bool:

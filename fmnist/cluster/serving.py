@@ -157,12 +157,12 @@ def serve_replicas(
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
         finally:
-            others = set[str]()
+            alone = not cluster.address
             with suppress(Exception):  # it never came so far, or Ray is gone
                 serve.delete(NAME)  # who waits for an answer gets it
             with suppress(Exception):
-                others = set(serve.status().applications) - {NAME}
-            if not (cluster.address and others):  # which would end with it
+                alone = alone or not set(serve.status().applications) - {NAME}
+            if alone:  # else others' would end with it
                 serve.shutdown()
 
 

@@ -19,8 +19,8 @@ LEAVE_SECONDS = 0.5
 """Between "not ready" and the end of listening: whoever sends traffic here is to notice."""
 
 
-UNREAD_SECONDS, MOST_UNREAD = 60.0, 64
-"""For which an answer is kept that nobody reads, and how many of them."""
+UNREAD_SECONDS, MOST_UNREAD = 60.0, 128 << 20
+"""For which an answer is kept that nobody reads, and how many bytes of them."""
 
 
 class Connection(HttpToolsProtocol):
@@ -30,9 +30,9 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if len(self.unread) >= MOST_UNREAD:
-            next(iter(self.unread))._end()
         self.unread[self] = self.loop.call_later(UNREAD_SECONDS, self._end)
+        while len(self.unread) > 1 and sum(each.waiting for each in self.unread) > MOST_UNREAD:
+            next(iter(self.unread))._end()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -41,6 +41,11 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
         super().connection_lost(exc)
+
+    @property
+    def waiting(self) -> int:
+        """Bytes."""
+        return int(self.transport.get_write_buffer_size())
 
     def _forget(self) -> None:
         if late := self.unread.pop(self, None):

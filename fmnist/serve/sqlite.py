@@ -59,7 +59,7 @@ class SqliteSource:
     def _rows(self, query: str, **values: Any) -> list[dict[str, Any]]:
         values |= {"name": self._name, "wanted": self._reference}
         try:
-            with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, timeout=PATIENCE)) as database:
+            with closing(sqlite3.connect(f"{self._path.as_uri()}?mode=rw", uri=True, timeout=PATIENCE)) as database:
                 database.row_factory = sqlite3.Row
                 return [dict(row) for row in database.execute(query, values)]
         except sqlite3.Error as error:

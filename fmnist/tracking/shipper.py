@@ -104,7 +104,7 @@ def is_pending(run: Tracked, lanes: Iterable[str]) -> bool:
     state = State(run)
     open_lanes = [lane for lane in lanes if not state.has_all(lane)]
     count = len(Journal(run.journal).read()) if open_lanes else 0  # of most runs the journal need not be read
-    is_left = bool(open_lanes) and not run.is_locked
+    is_left = count > 0 and not run.is_locked
     return any(state.sent(lane) < count or (is_left and state.may_seem_trained(lane)) for lane in open_lanes)
 
 
@@ -176,7 +176,7 @@ class _Lane(threading.Thread):
     def _send(self, records: list[Record]) -> None:
         sent = self._state.sent(self.name)
         if sent >= len(records):
-            if self._sink or self._trained.is_locked or not self._state.may_seem_trained(self.name):
+            if self._sink or not records or self._trained.is_locked or not self._state.may_seem_trained(self.name):
                 return
             sent = len(records) - 1  # both were killed, who trained it and who sent it
         if self._sink is None:

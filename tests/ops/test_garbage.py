@@ -237,7 +237,7 @@ def test_what_cannot_be_deleted_is_told_and_the_rest_goes(place: Place, monkeypa
     gone, (failure,) = clear(pieces)
     assert len(gone) == len(pieces) - 1
     assert isinstance(failure, Failure)
-    assert str(failure) == f"{pieces[0].name}: cannot be deleted (Permission denied); mend its rights, then again"
+    assert str(failure) == f"{pieces[0].name}: cannot be deleted (Permission denied); mend that"
 
 
 def test_the_command_says_what_it_would_do_and_does_it_when_told(place: Place, fmnist: Command) -> None:

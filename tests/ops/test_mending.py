@@ -60,7 +60,7 @@ def test_records_that_were_left_are_sent(
     assert list((home / "tensorboard" / run.id).glob("events.*"))
     copy = shutil.copytree(run.folder, home / "runs" / "20990101-000000-00000")  # of which MLflow knows nothing
     assert states(fmnist("doctor", "--json")[1])["records"] == "warning"
-    _, out, err = fmnist("doctor", "--fix", "--json")
+    _, _, err = fmnist("doctor", "--fix", "--json")
     assert f"{copy}: holds the run {run.id}; give the folder that name, then sync" in err
     assert not (home / "tensorboard" / copy.name).exists()
 

@@ -100,12 +100,12 @@ def test_the_limits_are_those_of_the_page() -> None:
         assert f"| {told} |" in page
     assert f"| {of.queue:,}; {of.requests}; past either" in page and f"| {of.drain} s |" in page
     assert f"for more than {FEW};" in page and f"| {of.shown} |" in page
-    assert f"| {UNREAD_SECONDS:.0f} s; {MOST_UNREAD} |" in page
+    assert f"| {UNREAD_SECONDS:.0f} s; {MOST_UNREAD >> 20} MiB |" in page
 
 
 def test_an_answer_that_nobody_reads_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "UNREAD_SECONDS", 0.5)
-    monkeypatch.setattr(server, "MOST_UNREAD", 2)
+    monkeypatch.setattr(server, "UNREAD_SECONDS", 2)
+    monkeypatch.setattr(server, "MOST_UNREAD", 40 << 20)
     answer = bytes(32 << 20)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from fmnist.errors import UserError
 from fmnist.serve.parts import LONGEST_HEAD, MOST, MOST_EXIF, MOST_PROFILES, MOST_SCANS, MOST_SEGMENTS, check_parts
+from fmnist.serve.pictures import SMALL
 
 
 def encoded(kind: str, **options: Any) -> bytes:
@@ -38,9 +39,18 @@ EXCESSIVE = {
     "marks without a length": JPEG[:2] + b"\xff\xd9\xff\xd8" * MOST_SEGMENTS + JPEG[2:],
     "a length that a mark does not have": JPEG[:2] + b"\xff\xd9\xff\xff" + segment(0xFE) * MOST_SEGMENTS + JPEG[2:],
     "exif": JPEG[:2] + segment(0xE1, b"Exif\0\0") * (MOST_EXIF + 1) + JPEG[2:],
-    "scans": JPEG[:-2] + b"\xff\xda" * MOST_SCANS + JPEG[-2:],
+    "scans": JPEG[:-2] + segment(0xDA) * MOST_SCANS + JPEG[-2:],
+    "segments among the pixels": JPEG[:-2] + segment(0xC4) * MOST_SEGMENTS + JPEG[-2:],
     "a long head": JPEG[:2] + segment(0xDB, bytes(65000)) * (LONGEST_HEAD // 65000 + 1) + JPEG[2:],
 }
+
+
+def test_the_service_refuses_it(call: Any) -> None:
+    reply = call("POST", "/predict", EXCESSIVE["segments"], {"Content-Type": "image/jpeg"})
+    assert reply.status == 400
+    assert reply.json["detail"] == "the picture: consists of more parts than pictures do; save it anew"
+    assert len(JPEG) > SMALL  # it is decoded apart
+    assert call("POST", "/predict", JPEG, {"Content-Type": "image/jpeg"}).status == 200
 
 
 @pytest.mark.parametrize("what", EXCESSIVE)
@@ -56,6 +66,7 @@ def test_pictures_as_programs_write_them_pass() -> None:
         PNG,
         encoded("PNG", icc_profile=profile, exif=exif),
         JPEG,
+        JPEG + np.random.default_rng(0).bytes(8 << 20),  # with a film
         encoded("JPEG", icc_profile=profile, exif=exif, progressive=True, comment="a shoe"),
         encoded("WEBP", exif=exif),
         b"\x89PNG",

@@ -1,5 +1,4 @@
 import json
-import os
 import shutil
 import threading
 import time
@@ -142,14 +141,6 @@ def test_a_lost_state_means_sending_again(own_copy: Run) -> None:
     assert json.loads(own_copy.shipping.read_text()) == {"heap": {"sent": 5, "error": None, "ended": True}}
     own_copy.shipping.write_text("{")
     assert State(own_copy).sent("heap") == 0
-
-
-def test_what_is_noted_as_whole_is_on_disk(own_copy: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended: list[bool] = []
-    monkeypatch.setattr(os, "sync", lambda: ended.append(State(own_copy).has_all("heap")))
-    ship(own_copy, {"heap": Heap}, follow=False)
-    assert ended == [False]
-    assert State(own_copy).has_all("heap")
 
 
 def test_a_place_that_has_lost_the_run_gets_it_all_again(own_copy: Run) -> None:
