@@ -17,8 +17,6 @@ IDLE_SECONDS = 75
 """For which a connection that asks nothing is kept."""
 LEAVE_SECONDS = 0.5
 """Between "not ready" and the end of listening: whoever sends traffic here is to notice."""
-
-
 UNREAD_SECONDS, MOST_UNREAD = 60.0, 128 << 20
 """For which an answer is kept that nobody reads, and how many bytes of them."""
 
