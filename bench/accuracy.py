@@ -1,6 +1,6 @@
 """Time to accuracy: whole trainings of ours beside the original's whole training in Keras, in turn.
 
-make bench-accuracy                     3 trainings of the original, all of ours: three hours, in sittings as you like
+make bench-accuracy                     3 trainings of the original, all of ours: three and a half hours, in sittings
 make bench-accuracy ARGS="--rounds 1"   a third of it
 
 A* is what the original's recipe ends with, as it is run here. Ours is `fmnist train` in processes of their own, which
