@@ -7,7 +7,7 @@ var/sweeps/<id>/sweep.json       what was asked for: recipe, space, budget, data
 """
 
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -94,11 +94,7 @@ class Trial:
     @property
     def kept(self) -> Mapping[str, float] | None:
         """The scores of the epoch whose weights would be kept."""
-        scores = [record["scores"] for record in self.records]
-        if not scores:
-            return None
-        last: Mapping[str, float] = scores[-1]
-        return last if self.config.keep == "last" else min(scores, key=lambda each: float(each["val_loss"]))
+        return kept_scores(self.config, self.records) if self.records else None
 
     @property
     def seconds(self) -> float:
@@ -110,6 +106,12 @@ class Trial:
             self.records.append(dict(record))
         else:
             self.state, self.why = record["state"], record["why"]
+
+
+def kept_scores(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> Mapping[str, float]:
+    """Of these epochs' records, the scores of the one whose weights would be kept."""
+    scores: list[Mapping[str, float]] = [record["scores"] for record in records]
+    return scores[-1] if config.keep == "last" else min(scores, key=lambda each: float(each["val_loss"]))
 
 
 def key(number: int, what: str) -> str:

@@ -112,9 +112,8 @@ def undo(plan: dict[str, Any], reason: BaseException) -> None:
     """All as it was before, and running. Always raises Trouble."""
     told = str(reason) or "interrupted"
     print(f"platform: {told}; all is put back", flush=True)
-    placed = PLAN.exists() and json.loads(PLAN.read_text()).get(
-        "placed", False
-    )  # cut off here, it is gone on with later
+    # Of the plan on disk: where this is cut off, what took its place may be worked with until it is gone on with.
+    placed = PLAN.exists() and json.loads(PLAN.read_text()).get("placed", False)
     place({**plan, "forward": False, "placed": placed})
     try:
         bring_up([])

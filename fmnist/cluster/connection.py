@@ -67,11 +67,8 @@ def connected(
     on stderr is said here too. Raises UserError or Failure.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
-    if address is None and cpus > (here := processors()):
-        raise UserError(
-            f"{given} {cpus}",
-            f"is more than the {here} processor{'s' * (here != 1)} here; give at most that, or --address of a cluster",
-        )
+    if address is None:
+        _check_here(cpus, given)
     if address not in (None, "auto"):
         _check_answers(address)
     notice(f"joining Ray at {address}" if address else "starting Ray")
@@ -94,6 +91,15 @@ def connected(
             else:
                 _join(ray, address, logs)
         yield _look_at(ray, address, cpus, given)
+
+
+def _check_here(cpus: int, given: str) -> None:
+    """Raise UserError where this machine has fewer processors."""
+    if cpus > (here := processors()):
+        raise UserError(
+            f"{given} {cpus}",
+            f"is more than the {here} processor{'s' * (here != 1)} here; give at most that, or --address of a cluster",
+        )
 
 
 def processors() -> int:

@@ -11,7 +11,7 @@ from fmnist.data.dataset import Dataset, Split
 from fmnist.errors import Failure, UserError, one_line
 from fmnist.recipe import TrainConfig
 from fmnist.space import Value, placed
-from fmnist.sweep import SCORE, State, key
+from fmnist.sweep import SCORE, State, kept_scores, key
 
 Record = dict[str, Any]
 Report = Callable[[dict[str, Any]], None]
@@ -86,8 +86,8 @@ def _train(number: int, config: TrainConfig, checkpoint: Any, images: Images, po
         post.send(number, _epoch_record(number, record), state)
         if last:
             post.send(number, end_record(number, checkpoint.epoch, "completed"))
-        is_kept = last and config.keep == "best"  # as trials are ranked at the end
-        report(_reported(min(checkpoint.records, key=_loss) if is_kept else record, record["epoch"], last=last))
+        scores = kept_scores(config, checkpoint.records) if last else record["scores"]  # as trials are ranked
+        report({"epoch": record["epoch"], SCORE: scores[SCORE], "last": last})
 
     for record in checkpoint.records:
         tell(record)
@@ -120,15 +120,6 @@ def _epoch_record(number: int, record: Record) -> Record:
 def end_record(number: int, epochs: int, state: State, why: str | None = None) -> Record:
     """How a trial ended."""
     return {"key": key(number, "end"), "time": time.time(), "epochs": epochs, "state": state, "why": why}
-
-
-def _loss(record: Record) -> float:
-    return float(record["scores"]["val_loss"])
-
-
-def _reported(record: Record, epoch: int, *, last: bool) -> dict[str, Any]:
-    """What the search is told of an epoch."""
-    return {"epoch": epoch, SCORE: record["scores"][SCORE], "last": last}
 
 
 def _packed(checkpoint: Any) -> bytes:
