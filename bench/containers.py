@@ -35,7 +35,7 @@ SETTLED = 60  # seconds until what a start did is over
 class Copy:
     """A copy of the checkout with a platform of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         subprocess.run(["sh", "-c", COPY, "sh", folder], cwd=ROOT, check=True)
         with ExitStack() as held:
             taken = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
@@ -45,15 +45,15 @@ class Copy:
         foreign = ("FMNIST_", "MLFLOW_", "COMPOSE_", "JUPYTER_", "PLATFORM_", "RAY_")
         foreign += ("MAKE", "MFLAGS", "ARGS")  # of the make that this runs in
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-        self.environment |= ports | own
+        self.environment |= ports | own | settings
 
     @classmethod
     @contextmanager
-    def built(cls) -> Iterator[Self]:
+    def built(cls, **settings: str) -> Iterator[Self]:
         """With its images. However this ends, it goes with all it has."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         with tempfile.TemporaryDirectory() as scratch:
-            copy = cls(Path(scratch))
+            copy = cls(Path(scratch), **settings)
             try:
                 if "WHEELS" not in copy.environment:
                     copy.run("make", "wheels", "ARGS=--quiet")
@@ -70,6 +70,10 @@ class Copy:
         if done.returncode:
             raise SystemExit(done.stderr)
         return done.stdout
+
+    def inside(self, service: str, *command: str, given: str = "") -> str:
+        """What a command in a service's container prints."""
+        return self.run("docker", "compose", "exec", "--no-TTY", service, *command, given=given)
 
     def start(self) -> float:
         """Seconds until all is healthy."""

@@ -54,10 +54,6 @@ done"""
 class Crowded(Copy):
     """The platform with many runs."""
 
-    def inside(self, service: str, *command: str, given: str = "") -> str:
-        """What a command in a service's container prints."""
-        return self.run("docker", "compose", "exec", "--no-TTY", service, *command, given=given)
-
     def ask(self, sql: str) -> list[list[str]]:
         """Rows. All of it is one transaction."""
         told = self.inside("postgres", *PSQL, given=sql)
