@@ -6,6 +6,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import combinations
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -49,12 +50,34 @@ def _explained(error: OSError, host: str, port: Port) -> UserError | Failure:
 
 def port_holder(port: int) -> str:
     """Who listens there, as far as this user may see."""
+    with suppress(psutil.Error):
+        if process := _listener(port):
+            return f"{process.name()} (pid {process.pid}, user {process.username()})"
+    return "a process that you may not see"
+
+
+def is_own(port: int) -> bool:
+    """Whether what listens there, or what began it, is a command of this package."""
+    with suppress(psutil.Error):
+        if process := _listener(port):
+            return any(_is_command(one) for one in (process, *process.parents()))
+    return False
+
+
+def _listener(port: int) -> psutil.Process | None:
     for process in psutil.process_iter():  # one by one: asked for all at once, macOS wants root
         with suppress(psutil.Error):
             for connection in process.net_connections("tcp"):
                 if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                    return f"{process.name()} (pid {process.pid}, user {process.username()})"
-    return "a process that you may not see"
+                    return process
+    return None
+
+
+def _is_command(process: psutil.Process) -> bool:
+    """`python … fmnist …`, or `python -m fmnist …`."""
+    with suppress(psutil.Error):
+        return "fmnist" in {Path(word).name for word in process.cmdline()[:4]}
+    return False
 
 
 def reached(host: str) -> str:

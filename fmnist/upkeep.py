@@ -1,15 +1,18 @@
 """The verbs that keep a workspace well: what is wrong with it, what is kept elsewhere, what may go."""
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import psutil
 import typer
 from rich.console import Console
 
 from fmnist import console as show
 from fmnist.cli import Json, app, print_json
 from fmnist.errors import UserError, listing
+from fmnist.ports import Port
 from fmnist.progress import print_notice
 from fmnist.settings import checkout_root
 from fmnist.workspace import Workspace, open_workspace
@@ -36,7 +39,7 @@ def doctor(
     from fmnist.ops.mending import mend
 
     patient = _patient(open_workspace(print_notice))
-    findings = examine(patient)
+    findings = examine(patient, time.time() - psutil.Process().create_time())
     mended = []
     for told in mend(patient, findings) if fix else ():
         print_notice(told)
@@ -56,12 +59,13 @@ def _patient(workspace: Workspace) -> "Patient":
     from fmnist.ops.doctor import Patient
 
     settings = workspace.settings
-    ports = {
-        "MLflow": settings.mlflow_port,
-        "TensorBoard": settings.tensorboard_port,
-        "JupyterLab": settings.notebook_port,
-        "Service": settings.service_port,
+    fields = {
+        "MLflow": "mlflow_port",
+        "TensorBoard": "tensorboard_port",
+        "JupyterLab": "notebook_port",
+        "Service": "service_port",
     }
+    ports = {name: Port(name, getattr(settings, field), settings.variable(field)) for name, field in fields.items()}
     return Patient(
         settings.home,
         workspace.destinations,

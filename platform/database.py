@@ -35,10 +35,12 @@ def wake() -> None:
 @contextlib.contextmanager
 def awake() -> Iterator[None]:
     """Postgres runs, in a platform that was stopped too; then it is stopped again."""
-    if any(container["Service"] == "postgres" and container["State"] == "running" for container in containers()):
+    states = [container["State"] for container in containers() if container["Service"] == "postgres"]
+    if states != ["running"]:
+        wake()
+    if states in (["running"], ["restarting"]):  # it comes back by itself, and others need it
         yield
         return
-    wake()
     try:
         yield
     finally:

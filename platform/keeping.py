@@ -24,6 +24,7 @@ from sets import (
     FOLDERS,
     TRACKED,
     Hashed,
+    check_links,
     check_room,
     pack,
     show,
@@ -121,6 +122,8 @@ def _write_set(folder: Path, store: artifacts.Store | None, with_secrets: bool, 
             files[ARTIFACTS] = out.finish()
     roots = {**FOLDERS, **({"secrets": ROOT / "secrets"} if with_secrets else {})}
     for name, root in roots.items():
+        if name != "notebooks":  # there, links to data are usual
+            check_links(root)
         files[f"{name}.tar"] = pack(root, folder / f"{name}.tar", as_sent if name in TRACKED else None)
     with (folder / "settings.env").open("wb") as file:
         out = Hashed(file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import http.client
 import json
 import re
 import shutil
@@ -204,8 +205,8 @@ def _digest(name: str, version: int) -> str:
     try:
         with opener.open(request, timeout=60) as answer:
             return hashlib.sha256(answer.read()).hexdigest()
-    except OSError as error:
-        raise Trouble(f"{name} version {version}: MLflow does not give its file ({error})") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise Trouble(f"{name} version {version}: MLflow does not give its file ({error!r})") from error
 
 
 def _forget(is_answered: bool) -> None:

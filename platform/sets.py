@@ -147,6 +147,15 @@ def _tell(error: OSError) -> None:
         raise error
 
 
+def check_links(root: Path) -> None:
+    """Raise Trouble for a link whose target `pack` would not have: it may be a run that was moved to another disk."""
+    real = root.resolve()
+    for link in (path for path in _members(root) if path.is_symlink()):
+        if Path(os.readlink(link)).is_absolute() or real not in Path(os.path.realpath(link)).parents:
+            told = f"is a link out of {root}, to what no set would hold; put the thing itself there, or delete the link"
+            raise Trouble(f"{link}: {told}")
+
+
 def _add(tar: tarfile.TarFile, path: Path, name: str, content: bytes | None) -> None:
     if path.is_dir() or path.is_symlink():
         tar.add(path, name, recursive=False)

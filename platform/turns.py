@@ -104,7 +104,7 @@ def carry_out(plan: dict[str, Any], check: Callable[[], None]) -> None:
         place({**plan, "forward": True})
         bring_up([])
         check()
-    except (Trouble, OSError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it is, nothing may stay stopped
         undo(plan, error)
 
 

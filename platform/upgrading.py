@@ -35,7 +35,7 @@ def upgrade(arguments: list[str]) -> None:
     try:
         compose("build", *arguments)
         _stage(plan)
-    except (Trouble, OSError, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - whatever it is, nothing may stay stopped
         undo(plan, error)
     _settle(plan)
     print(f"upgraded: MLflow {before} -> {mlflow_version(image_of('mlflow'))}; the state before is in {made}")

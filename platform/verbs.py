@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -129,11 +130,24 @@ ALONE = ("start", "backup", "restore", "upgrade", "reset")
 """Not two of them at a time, but for starts. A backup, too, stops Postgres at its end where it had to wake it."""
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """As Ctrl-C does: what is undone then would stay half done otherwise."""
+    for other in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    if number == signal.SIGHUP:  # the terminal is gone: what is said from here on is for a file
+        said = os.open(ROOT / "var" / "turn.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for stream in (1, 2):
+            os.dup2(said, stream)
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("verb", choices=VERBS)
     chosen, rest = parser.parse_known_args()
     try:
+        for number in (signal.SIGTERM, signal.SIGHUP) if chosen.verb in ALONE else ():
+            signal.signal(number, _interrupt)
         harmless = chosen.verb == "start" or any(word.startswith("--verify") for word in rest)
         with alone(shared=harmless) if chosen.verb in ALONE else contextlib.nullcontext():
             VERBS[chosen.verb](rest)

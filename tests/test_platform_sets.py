@@ -80,6 +80,19 @@ def test_a_folder_comes_back_as_it_was(made: Path, script: Any, tmp_path: Path) 
     assert (new / "run" / "shipping.json").read_text() == "{}"
 
 
+def test_a_link_to_what_the_set_would_not_have_is_told(script: Any, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    (tmp_path / "runs" / "latest").symlink_to("one")
+    script("sets").check_links(tmp_path / "runs")
+    for target in (tmp_path / "moved", "../moved", tmp_path / "runs" / "one"):
+        (tmp_path / "runs" / "two").symlink_to(target)
+        with pytest.raises(
+            script("engine").Trouble, match=r"runs/two: is a link out of .*; put the thing itself there"
+        ):
+            script("sets").check_links(tmp_path / "runs")
+        (tmp_path / "runs" / "two").unlink()
+
+
 def test_what_leads_out_of_an_archive_is_refused(script: Any, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

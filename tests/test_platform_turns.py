@@ -1,7 +1,9 @@
 """How one state of the platform takes another's place, and gives it back, wherever it was cut off."""
 
+import http.client
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -190,3 +192,55 @@ def test_a_reset_gives_up_what_was_cut_off(
     assert [path.name for path in runs.iterdir()] == ["old"]
     assert not turns.PLAN.exists() and not turns.staged(plan).exists()
     assert asked[0] == ("tag", "sha256:1", "x/mlflow:latest")
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("x"), http.client.IncompleteRead(b""), KeyboardInterrupt()])
+def test_whatever_fails_all_is_put_back(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    turns, placed = script("turns"), list[bool]()
+    monkeypatch.setattr(turns, "PLAN", tmp_path / "turn.json")
+    monkeypatch.setattr(turns, "place", lambda plan: placed.append(plan["forward"]))
+    monkeypatch.setattr(turns, "bring_up", lambda arguments: None)
+    monkeypatch.setattr(turns, "finish", lambda plan: None)
+
+    def check() -> None:
+        raise failure
+
+    with pytest.raises(script("engine").Trouble, match="all is as it was"):
+        turns.carry_out(turns.new_plan("restore", "T"), check)
+    assert placed == [True, False]
+
+
+WAITING = """
+import sys, time
+sys.path.insert(0, {platform!r})
+import turns, verbs
+from pathlib import Path
+turns.PLAN, verbs.ROOT = Path({var!r}) / "turn.json", Path({var!r}).parent
+
+def upgrade(arguments):
+    try:
+        print("begun", flush=True)
+        time.sleep(60)
+    finally:
+        print("put back", flush=True)
+
+verbs.VERBS["upgrade"], sys.argv = upgrade, ["verbs.py", "upgrade"]
+sys.exit(verbs.main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_would_end_it_half_way_counts_as_ctrl_c(tmp_path: Path, number: signal.Signals) -> None:
+    var = tmp_path / "var"
+    var.mkdir()
+    code = WAITING.format(platform=str(Path(__file__).parents[1] / "platform"), var=str(var))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        rest = process.stdout.read()
+    assert process.returncode == 130
+    if number == signal.SIGHUP:  # its terminal is gone
+        rest = (var / "turn.log").read_text()
+    assert rest == "put back\n"

@@ -106,6 +106,23 @@ def test_postgres_is_woken_without_making_folders_which_a_turn_may_have_moved(
     assert [path.name for path in tmp_path.iterdir()] == ["secrets"]
 
 
+@pytest.mark.parametrize(
+    ("state", "asked"),
+    [("running", []), ("restarting", ["up"]), ("exited", ["up", "stop"]), (None, ["up", "stop"])],
+)
+def test_postgres_is_stopped_again_only_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, state: str | None, asked: list[str]
+) -> None:
+    """One that restarts is the platform's own, which needs it."""
+    database, done = load("database"), []
+    monkeypatch.setattr(database, "make_secrets", lambda: None)
+    monkeypatch.setattr(database, "containers", lambda: [{"Service": "postgres", "State": state}] if state else [])
+    monkeypatch.setattr(database, "compose", lambda *command, **_: done.append(command[0]))
+    with database.awake():
+        pass
+    assert done == asked
+
+
 def test_what_a_dump_has_made_is_asked_as_no_superuser(monkeypatch: pytest.MonkeyPatch) -> None:
     database, users = load("database"), []
 

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from fmnist.files import write_whole
+
 ROOT = Path(__file__).parents[1]
 FULL = bool(os.environ.get("FULL"))
 NOTES, TABLE = ROOT / "var" / "faults.json", ROOT / "var" / "faults.md"
@@ -76,7 +78,7 @@ class Tries:
         if FULL:
             self.noted[item.nodeid] = sources(item.path)
             NOTES.parent.mkdir(exist_ok=True)
-            NOTES.write_text(json.dumps(self.noted, indent=0))
+            write_whole(NOTES, json.dumps(self.noted, indent=0))
 
     def table(self) -> list[str]:
         """Markdown: fault, tries, lost."""

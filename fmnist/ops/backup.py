@@ -14,7 +14,7 @@ from pathlib import Path
 from fmnist.errors import Failure, UserError
 from fmnist.files import file_of, make_folder, scratch_folder, sha256_of, sync
 from fmnist.ops.leftovers import weight
-from fmnist.ops.sets import DATABASE, IN_HOME, NOTEBOOKS, TRACKED, Manifest, pack, verified, write_manifest
+from fmnist.ops.sets import DATABASE, IN_HOME, NOTEBOOKS, TRACKED, Manifest, check_links, pack, verified, write_manifest
 from fmnist.registry import database_file
 from fmnist.run import list_runs
 from fmnist.sweep import list_tracked
@@ -74,6 +74,7 @@ def _write_set(folder: Path, home: Path, database: Path, notebooks: Path | None,
         files[DATABASE] = ((folder / DATABASE).stat().st_size, sha256_of(folder / DATABASE))
     for name in IN_HOME:
         if (home / name).is_dir():
+            check_links(home / name)
             files[f"{name}.tar"] = pack(home / name, folder / f"{name}.tar", as_sent if name in TRACKED else None)
     if notebooks and notebooks.is_dir():
         files[f"{NOTEBOOKS}.tar"] = pack(notebooks, folder / f"{NOTEBOOKS}.tar")

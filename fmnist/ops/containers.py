@@ -98,6 +98,15 @@ def health(container: Container, checkout: Path) -> Finding:
     return Finding(what, "bad", container.health or container.state, f"make logs ARGS={container.service} says why")
 
 
+def missing(found: list[Container], checkout: Path) -> list[Finding]:
+    """Of services that have no container. Raises Failure."""
+    services = docker("compose", "config", "--services", folder=checkout).splitlines()
+    there = {container.service for container in found}
+    return [
+        Finding(f"container {name}", "bad", "there is none", "make start") for name in services if name not in there
+    ]
+
+
 def _has_old_schema(checkout: Path) -> bool:
     try:
         return OLD_SCHEMA in docker("compose", "logs", "--no-color", "--tail", "40", "mlflow", folder=checkout)

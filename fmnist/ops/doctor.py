@@ -12,10 +12,13 @@ from fmnist.errors import Failure, UserError, one_line
 from fmnist.ops import containers, holdings, machine, secrecy, servers, stores
 from fmnist.ops.containers import Container
 from fmnist.ops.finding import Finding, complaint
+from fmnist.ports import Port
 from fmnist.tracking.wiring import Destinations
 
 PATIENCE = 8
-"""Seconds for all of it."""
+"""Seconds for all of it; less where the command was slow to start."""
+START = 1
+"""Seconds that a start takes: with it, all is done within 10."""
 CLOSED = 1  # a port where nothing answers: that of a container that does not run
 
 Look = Callable[[], list[Finding]]
@@ -29,7 +32,7 @@ class Patient:
     home: Path
     destinations: Destinations
     checkout: Path | None
-    ports: dict[str, int]
+    ports: dict[str, Port]
     """Of the embedded servers: by name."""
     data: Path
     may_fetch: bool = True
@@ -50,14 +53,15 @@ class Places(NamedTuple):
     service: int
 
 
-def examine(patient: Patient) -> list[Finding]:
-    """Look at everything, at the same time, because some of it may not answer."""
-    until = time.monotonic() + PATIENCE
+def examine(patient: Patient, spent: float = START) -> list[Finding]:
+    """Look at everything, at the same time, because some of it may not answer. `spent`: seconds since the start."""
+    patience = PATIENCE - min(max(spent - START, 0), PATIENCE / 2)
+    until = time.monotonic() + patience
     engine = _started(lambda: [containers.engine()])
     places = _started(lambda: _places(patient, engine.result))
     looks = _looks(patient, engine.result, places.result)
     pending = {name: _started(look) for name, look in looks.items()}
-    return [finding for name, future in pending.items() for finding in _found(name, future, until)]
+    return [finding for name, future in pending.items() for finding in _found(name, future, until, patience)]
 
 
 def _looks(patient: Patient, engine: Look, places: Callable[[], Places]) -> dict[str, Look]:
@@ -82,16 +86,16 @@ def _looks(patient: Patient, engine: Look, places: Callable[[], Places]) -> dict
         "registry": lambda: [stores.registry(places().mlflow, to.model_name)],
         "TensorBoard": lambda: [servers.tensorboard(places().tensorboard, to.logs, needed=places().on_platform)],
         "service": lambda: [servers.service(places().service, needed=places().on_platform)],
-        "platform": lambda: places().trouble + [_health(patient, container) for container in places().containers],
-        "ports": lambda: (
-            [] if places().on_platform else [machine.port(name, port) for name, port in patient.ports.items()]
-        ),
+        "platform": lambda: places().trouble + _healths(patient, places()),
+        "ports": lambda: [] if places().on_platform else [machine.port(port) for port in patient.ports.values()],
     }
 
 
-def _health(patient: Patient, container: Container) -> Finding:
-    assert patient.checkout is not None  # there are containers
-    return containers.health(container, patient.checkout)
+def _healths(patient: Patient, places: Places) -> list[Finding]:
+    if not places.containers or patient.checkout is None:
+        return []
+    found = [containers.health(container, patient.checkout) for container in places.containers]
+    return found + (containers.missing(places.containers, patient.checkout) if places.on_platform else [])
 
 
 def _packages(checkout: Path | None) -> list[Finding]:
@@ -108,7 +112,7 @@ def _places(patient: Patient, engine: Look) -> Places:
         if engine()[0].state != "off":  # else its own finding says it
             trouble = [Finding("platform", "bad", one_line(error), "compare .env with .env.example")]
     if not any(container.state == "running" for container in found):
-        own = patient.destinations.mlflow_uri, patient.ports["TensorBoard"], patient.ports["Service"]
+        own = patient.destinations.mlflow_uri, patient.ports["TensorBoard"].number, patient.ports["Service"].number
         return Places(found, trouble, False, *own)
     ports = {container.service: container.port or CLOSED for container in found}
     mlflow = f"http://127.0.0.1:{ports.get('mlflow', CLOSED)}"
@@ -129,14 +133,14 @@ def _started(work: Callable[[], T]) -> "Future[T]":
     return future
 
 
-def _found(name: str, look: "Future[list[Finding]]", until: float) -> list[Finding]:
+def _found(name: str, look: "Future[list[Finding]]", until: float, patience: float) -> list[Finding]:
     wait([look], max(0.0, until - time.monotonic()))
     if not look.done() and name == "data":  # a large table may take longer: that is no fault
         remedy = "fmnist data takes its time, and keeps what it has read"
-        return [Finding(name, "warning", f"not all read within {PATIENCE} s", remedy)]
+        return [Finding(name, "warning", f"not all read within {patience:.2g} s", remedy)]
     if not look.done():
         remedy = "look again; if it stays so, mend or restart it"
-        return [Finding(name, "bad", f"no answer within {PATIENCE} s", remedy)]
+        return [Finding(name, "bad", f"no answer within {patience:.2g} s", remedy)]
     try:
         return look.result()
     except (OSError, ImportError, Failure, UserError) as error:

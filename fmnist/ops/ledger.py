@@ -61,7 +61,9 @@ class Ledger:
         """Raise Failure where the run was restored or registered since."""
         with self.registry.client() as client:
             stage = client.get_run(run.mlflow_id).info.lifecycle_stage
-            if stage != DELETED or client.search_model_versions(f"run_id = '{run.mlflow_id}'"):
+            named = [f"source_path LIKE '%{name}%'" for name in (run.mlflow_id, *run.models)]
+            asked = (f"run_id = '{run.mlflow_id}'", *named)
+            if stage != DELETED or any(client.search_model_versions(one, max_results=1) for one in asked):
                 raise Failure(f"run {run.run_id}", "was restored or registered meanwhile; it is left as it is")
 
     def size(self, run: DeletedRun) -> int:

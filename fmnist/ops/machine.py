@@ -18,7 +18,7 @@ import psutil
 from fmnist.errors import one_line
 from fmnist.ops.finding import Finding
 from fmnist.ops.remote import PATIENCE, server_time
-from fmnist.ports import port_holder
+from fmnist.ports import Port, is_own, port_holder
 
 GIGABYTE = 1024**3
 LEAST_DISK, LEAST_MEMORY = 2 * GIGABYTE, GIGABYTE
@@ -103,10 +103,14 @@ def _newest(home: Path) -> float:
     return max(moments)
 
 
-def port(name: str, number: int) -> Finding:
+def port(wanted: Port) -> Finding:
     """Whether `fmnist up` can have it, or has it."""
+    what = f"port {wanted.number}, {wanted.name}"
     with socket.socket() as probe:
         probe.settimeout(PATIENCE)
-        if probe.connect_ex(("127.0.0.1", number)):
-            return Finding(f"port {number}, {name}", "ok", "free")
-    return Finding(f"port {number}, {name}", "ok", f"held by {port_holder(number)}")
+        if probe.connect_ex(("127.0.0.1", wanted.number)):
+            return Finding(what, "ok", "free")
+    told = f"held by {port_holder(wanted.number)}"
+    if is_own(wanted.number):
+        return Finding(what, "ok", told)
+    return Finding(what, "warning", told, f"stop that, or set {wanted.variable} to another port, before fmnist up")

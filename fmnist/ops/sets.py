@@ -136,9 +136,21 @@ def _add(tar: tarfile.TarFile, path: Path, name: str, content: bytes | None) -> 
         return  # it was replaced by another, or deleted, meanwhile
 
 
+def check_links(root: Path) -> None:
+    """Raise Failure for a link whose target `pack` would not have: it may be a run that was moved to another disk."""
+    real = root.resolve()
+    for link in (path for path in _members(root) if path.is_symlink()):
+        if link.readlink().is_absolute() or not Path(os.path.realpath(link)).is_relative_to(real):
+            told = f"is a link out of {root}, to what no set would hold; put the thing itself there, or delete the link"
+            raise Failure(link, told)
+
+
 def unpack(archive: Path, folder: Path) -> None:
-    """What `pack` packed, into a new folder, on disk when it returns."""
+    """What `pack` packed, into a new folder, on disk when it returns. Raises Failure for what would lead out of it."""
     folder.mkdir()
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+    except tarfile.FilterError as error:
+        raise Failure(archive, f"holds what would lead out of {folder.name} ({error}); use another set") from error
     sync_tree(folder)

@@ -2,10 +2,13 @@
 
 One writer a run: whoever ships a run writes a new event file from the whole journal. It begins with a session's start
 at step 0, which makes TensorBoard forget what older files of the run hold, so that no step shows twice. The older files
-stay: a TensorBoard that is reading one stops following the run when it goes.
+stay: a TensorBoard that is reading one stops following the run when it goes. It reads them in the order of their names,
+which begin with a time.
 """
 
+import os
 import secrets
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from fmnist.tracking.pictures import matrix_png, mistakes_png
 from fmnist.tracking.records import model_of
 
 MATRIX = "confusion_matrix"
+PREFIX = "events.out.tfevents."
+"""By which TensorBoard knows such a file."""
 
 
 class TensorboardSink:
@@ -26,16 +31,18 @@ class TensorboardSink:
 
     def __init__(self, run_folder: Path, log_folder: Path) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
         self._logs = log_folder
         self._run_folder, self._names, self._params = run_folder, [], {}  # type: tuple[Path, list[str], dict[str, Any]]
         self._started = 0.0  # Unix time
         self.there: str | None = secrets.token_hex(4)  # the end of its file's name
-        self._writer = EventFileWriter(str(log_folder), filename_suffix=f".{self.there}")
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._writer.add_event(self._event(wall_time=time.time(), step=0, session_log=start))
+        log_folder.mkdir(parents=True, exist_ok=True)
+        name = f"{PREFIX}{_after(log_folder):010}.{socket.gethostname()}.{os.getpid()}.{self.there}"
+        self._writer = RecordWriter((log_folder / name).open("wb"))
+        self._add(wall_time=time.time(), file_version="brain.Event:2")
+        self._add(wall_time=time.time(), step=0, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def send(self, record: Record) -> None:
         """Write the record's values and make them visible."""
@@ -59,8 +66,11 @@ class TensorboardSink:
     def close(self, *, abandoned: bool) -> None:
         self._writer.close()
 
+    def _add(self, **event: Any) -> None:
+        self._writer.write(self._event(**event).SerializeToString())
+
     def _write(self, moment: float, step: int, values: list[Any]) -> None:
-        self._writer.add_event(self._event(wall_time=moment, step=step, summary=self._summary(value=values)))
+        self._add(wall_time=moment, step=step, summary=self._summary(value=values))
 
     def _scalar(self, tag: str, value: float) -> Any:
         return self._summary.Value(tag=tag, simple_value=value)
@@ -85,7 +95,7 @@ class TensorboardSink:
             name = node.name or f"{node.op_type}_{number}"
             definition.node.add(name=name, op=node.op_type, input=[maker[x] for x in node.input if x in maker])
             maker |= dict.fromkeys(node.output, name)
-        self._writer.add_event(self._event(wall_time=moment, graph_def=definition.SerializeToString()))
+        self._add(wall_time=moment, graph_def=definition.SerializeToString())
 
     def _write_hparams(self, moment: float, record: Record) -> None:
         """The recipe beside the final scores, on the page HPARAMS."""
@@ -100,6 +110,10 @@ class TensorboardSink:
         )
         session = summary_v2.hparams_pb(values, trial_id=self._run_folder.name, start_time_secs=self._started)
         for summary in (config, session):
-            event = self._event(wall_time=moment, step=0)
-            event.summary.ParseFromString(summary.SerializeToString())
-            self._writer.add_event(event)
+            self._add(wall_time=moment, step=0, summary=self._summary.FromString(summary.SerializeToString()))
+
+
+def _after(log_folder: Path) -> int:
+    """The time now; if the clock was set back since, one that is later than those of the files that are there."""
+    times = (path.name.removeprefix(PREFIX).partition(".")[0] for path in log_folder.glob(f"{PREFIX}*"))
+    return max([int(time.time()), *(int(found) + 1 for found in times if found.isdigit())])

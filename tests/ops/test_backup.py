@@ -108,3 +108,19 @@ def test_a_server_keeps_its_own(tmp_path: Path, fmnist: Command, monkeypatch: py
     told = "fmnist: MLFLOW_TRACKING_URI http://localhost:1: is a server, which has its own"
     assert fmnist("backup")[2].startswith(told)
     assert fmnist("restore", tmp_path)[2].startswith(told)
+
+
+def test_a_run_that_was_moved_away_and_linked_is_told(made: Path, tmp_path: Path) -> None:
+    """A set would hold the link alone."""
+    home = tmp_path / "home"
+    restore.restore(made, home, NAME)
+    run = list_runs(home / "runs")[0].folder
+    run.rename(tmp_path / run.name)
+    for target in (tmp_path / run.name, Path("..", "..", run.name)):
+        run.symlink_to(target)
+        with pytest.raises(Failure, match=rf"{run.name}: is a link out of .*runs, to what no set would hold; put"):
+            back_up(home, uri(home), None, tmp_path / "sets")
+        assert list((tmp_path / "sets").iterdir()) == []
+        run.unlink()
+    (home / "runs" / "latest").symlink_to(list_runs(home / "runs")[0].id)  # one that leads to what is there
+    back_up(home, uri(home), None, tmp_path / "sets")

@@ -8,6 +8,7 @@ import pytest
 from fmnist.ops import containers, doctor, holdings, machine, servers
 from fmnist.ops.doctor import Patient, examine
 from fmnist.ops.finding import Finding, is_well
+from fmnist.ports import Port
 from fmnist.tracking.wiring import Destinations
 
 from ..helpers import Quiet, free_port, web_server
@@ -34,7 +35,8 @@ def make_patient(tmp_path: Path, uri: str | None = None, checkout: Path | None =
     home = tmp_path / "var"
     uri = uri or f"sqlite:///{home / 'mlflow.db'}"
     places = Destinations(uri, "fashion-mnist", "fashion-mnist", home / "artifacts", home / "tensorboard")
-    ports = {name: free_port() for name in ("TensorBoard", "MLflow", "Service")}
+    names = ("TensorBoard", "MLflow", "Service")
+    ports = {name: Port(name, free_port(), f"FMNIST_{name.upper()}_PORT") for name in names}
     return Patient(home, places, checkout, ports, data=tmp_path / "data")
 
 
@@ -96,14 +98,15 @@ def test_every_line_has_its_place_and_what_is_wrong_a_remedy(tmp_path: Path) -> 
     assert all(finding.remedy for finding in findings if finding.state in ("warning", "bad"))
 
 
+@pytest.mark.parametrize(("spent", "seconds"), [(0, 0.4), (1.1, 0.3), (100, 0.2)])  # the start may have been slow
 def test_what_gives_no_answer_is_bad_and_holds_up_nothing(
-    tmp_path: Path, no_docker: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, no_docker: Path, monkeypatch: pytest.MonkeyPatch, spent: float, seconds: float
 ) -> None:
     fake_docker(no_docker, "exec /bin/sleep 3")
-    monkeypatch.setattr(doctor, "PATIENCE", 0.2)
-    monkeypatch.setattr(containers, "PATIENCE", 0.5)  # as long as the thread goes on
-    finding = found(examine(make_patient(tmp_path)), "docker")
-    assert finding.state == "bad" and finding.found == "no answer within 0.2 s" and finding.remedy
+    monkeypatch.setattr(doctor, "PATIENCE", 0.4)
+    monkeypatch.setattr(containers, "PATIENCE", 0.7)  # as long as the thread goes on
+    finding = found(examine(make_patient(tmp_path), spent), "docker")
+    assert finding.state == "bad" and finding.found == f"no answer within {seconds} s" and finding.remedy
 
 
 def test_data_that_take_long_to_read_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,10 +206,14 @@ LISTED = """
 def test_each_container_has_a_line(tmp_path: Path, no_docker: Path, one_list: bool) -> None:
     (tmp_path / ".env").touch()
     lines = f"[{','.join(LISTED.split(chr(10))[1:4])}]" if one_list else LISTED.strip()
-    fake_docker(no_docker, f"[ \"$2\" = ps ] && echo '{lines}' || echo 26.0")
+    services = "echo api; echo mlflow; echo postgres; echo tensorboard"
+    fake_docker(no_docker, f"case $2 in ps) echo '{lines}';; config) {services};; *) echo 26.0;; esac")
     findings = examine(make_patient(tmp_path, checkout=tmp_path))
     states = {finding.what: finding.state for finding in findings if finding.what.startswith("container")}
-    assert states == {"container mlflow": "bad", "container postgres": "bad", "container tensorboard": "ok"}
+    assert states == dict.fromkeys(("container api", "container mlflow", "container postgres"), "bad") | {
+        "container tensorboard": "ok"
+    }
+    assert found(findings, "container api").found == "there is none"
     assert found(findings, "database").state == "bad"  # the platform's MLflow is asked, at its port
 
 

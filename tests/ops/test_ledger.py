@@ -42,6 +42,19 @@ def test_a_run_that_was_restored_or_registered_meanwhile_is_left(place: Place) -
     assert digests(place.home / "runs", place.home / "artifacts", place.log(RUNS[1])) == before
 
 
+@pytest.mark.parametrize("address", ["models:/{model}", "runs:/{run}/model"])
+def test_a_run_whose_model_was_registered_meanwhile_with_no_tag_is_left(place: Place, address: str) -> None:
+    place.delete_version(2)
+    run = place.mlflow_run(RUNS[1]).info.run_id
+    (model,) = place.client.search_logged_models(["1"], f"source_run_id = '{run}'")
+    place.delete_run(RUNS[1])
+    found = place.find()
+    place.client.create_registered_model("another")
+    place.client.create_model_version("another", address.format(model=model.model_id, run=run))
+    gone, (failure,) = clear(found.pieces)
+    assert gone == [] and "was restored or registered meanwhile" in str(failure)
+
+
 @pytest.fixture
 def over_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's store as a client of its server has it: nothing in it deletes for good."""

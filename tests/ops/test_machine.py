@@ -1,6 +1,8 @@
 """What doctor says of the machine."""
 
 import os
+import subprocess
+import sys
 import time
 from email.utils import formatdate
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from fmnist.ops import machine
+from fmnist.ops.finding import Finding
+from fmnist.ports import Port
 
 from ..helpers import Quiet, free_port, web_server
 
@@ -88,3 +92,20 @@ def test_a_server_whose_clock_is_another(tmp_path: Path, ahead: int, state: str,
 
 def test_a_server_that_is_away_says_nothing_of_the_clock(tmp_path: Path) -> None:
     assert machine.clock(tmp_path, f"http://127.0.0.1:{free_port()}").state == "ok"
+
+
+def test_a_port_that_somebody_else_holds_is_a_warning() -> None:
+    wanted = Port("MLflow", free_port(), "FMNIST_MLFLOW_PORT")
+    assert machine.port(wanted) == Finding(f"port {wanted.number}, MLflow", "ok", "free")
+    listen = (
+        "import socket, sys; held = socket.create_server(('127.0.0.1', int(sys.argv[2]))); print(); sys.stdin.read()"
+    )
+    for name, state in {"other": "warning", "fmnist": "ok"}.items():
+        command = [sys.executable, "-c", listen, name, str(wanted.number)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            finding = machine.port(wanted)
+            holder.communicate()
+        assert finding.state == state and f"(pid {holder.pid}, user " in finding.found
+        assert "set FMNIST_MLFLOW_PORT to another port" in finding.remedy or state == "ok"

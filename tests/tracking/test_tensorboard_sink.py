@@ -1,3 +1,5 @@
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,22 @@ def test_a_reader_that_follows_along_sees_each_step_once(
     assert [point.step for point in reader.Scalars("val_f1")] == [1, 2]
     written(journalled, tmp_path, records)
     assert [point.step for point in reader.Reload().Scalars("val_f1")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("ahead", [0, 3600])  # seconds: within the same one; before the clock was set right
+def test_what_is_written_later_is_read_later_whatever_the_clock_says(
+    journalled: Run, records: list[Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    moment = time.time()
+    monkeypatch.setattr(time, "time", lambda: moment + ahead)
+    written(journalled, tmp_path, records[:3])
+    follower = read(tmp_path)
+    monkeypatch.setattr(time, "time", lambda: moment)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    written(journalled, tmp_path, records)
+    for reader in (follower.Reload(), read(tmp_path)):
+        assert [point.step for point in reader.Scalars("val_f1")] == [1, 2, 3]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_at_the_end_all_is_on_disk(journalled: Run, records: list[Record], tmp_path: Path, synced: set[int]) -> None:
