@@ -25,6 +25,12 @@ def one_line(text: object) -> str:
     return re.sub(r"(?<=://)[^/\s]+@", "…@", " ".join(str(text).split()))
 
 
+def last_words(error: BaseException) -> str:
+    """What went wrong, out of a traceback that another process has sent: its last line that says something."""
+    lines = [line for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines() if line.strip(" ^~")]
+    return one_line(f"{type(error).__name__}: {lines[-1] if lines else ''}")[:300]
+
+
 def listing(names: Iterable[str]) -> str:
     """The names as a person lists them: 'a, b or c'."""
     *most, last = names

@@ -154,6 +154,14 @@ class Run(Tracked):
         return f"Run({self.id}, {self.config.recipe}, {result.epochs} epochs, {scores})"
 
 
+def checked(model: Path) -> Path:
+    """`model`; one in the folder of a finished run only if it is what that ended with. Raises Failure."""
+    run = Run(model.resolve().parent)
+    if run.finished and model.resolve() == run.model.resolve():
+        run.verified_model()
+    return model
+
+
 def create_run(root: Path, about: About) -> Run:
     """A new run in the folder of runs `root`, its configuration written."""
     moment = datetime.fromisoformat(about.created)

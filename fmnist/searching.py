@@ -131,7 +131,7 @@ def _search(
     board = Board(console)
     needs_cluster = isinstance(what, Plan) or has_trials_left(what)
     try:
-        with joined(address, concurrent) if needs_cluster else nullcontext() as cluster:
+        with joined(address, concurrent, print_notice) if needs_cluster else nullcontext() as cluster:
             own = create_sweep(workspace.sweeps_root, what) if isinstance(what, Plan) else what
             console.print(own.title, style="bold")
             console.print(f"{len(data.train):,} images to train on, {len(data.validation):,} to compare by")
@@ -197,9 +197,12 @@ def _promote(workspace: Workspace, own: Sweep, data: "Dataset", console: "Consol
     assert result is not None
     told = f"run {job.run.id} has {result.val.accuracy:.2%} on the validation images"
     before = next((version for version in workspace.registry.versions() if CHAMPION in version.aliases), None)
-    known = before.scores.get("val_accuracy") if before and before.run_id != job.run.id else None
-    is_better = known is None or result.val.accuracy > known
-    if known is not None and _digest_of_champion(workspace) != data.digest:
+    rival = before if before and before.run_id != job.run.id else None
+    known = rival.scores.get("val_accuracy") if rival else None
+    is_better = rival is None or (known is not None and round(result.val.accuracy, 6) > known)  # as it is written there
+    if rival and known is None:
+        console.print(f"{told}, and the champion tells no accuracy there: it stays", soft_wrap=True)
+    elif rival and _digest_of_champion(workspace) != data.digest:
         is_better = False
         console.print(f"{told}, and the champion is of other data, or its file is gone: it stays", soft_wrap=True)
     elif is_better:

@@ -38,6 +38,18 @@ def raise_on_signals() -> None:
 
 
 @contextmanager
+def hangup_counts() -> Iterator[None]:
+    """The end of the terminal ends a command as SIGTERM does, unless it was told to outlive it (nohup)."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@contextmanager
 def importing() -> Iterator[None]:
     """Around the import of a large library: a signal ends the process, where `raise_on_signals` was asked for."""
     handlers = [(number, signal.getsignal(number)) for number in ENDING]

@@ -21,13 +21,13 @@ from fmnist.predictor import Predictor
 from fmnist.progress import Watcher
 from fmnist.recipe import TrainConfig
 from fmnist.registry import Registry, names_version
-from fmnist.run import LATEST, RUN_ID, Run, find_run, list_runs
+from fmnist.run import LATEST, RUN_ID, Run, checked, find_run, list_runs
 from fmnist.scores import Evaluation
 from fmnist.settings import RESTORING, Settings
 from fmnist.signals import importing
 from fmnist.sweep import Sweep, list_tracked
 from fmnist.tracked import Tracked
-from fmnist.tracking.elsewhere import check_journal
+from fmnist.tracking.elsewhere import check_configuration, check_journal
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.shipper import State, is_pending, ship
 from fmnist.tracking.tracker import NULL, JournalTracker, Tracker
@@ -168,6 +168,7 @@ class Workspace:
             return run if tracker is None and self.is_over(run) else job.train(watcher, tracker or NULL)
         own = JournalTracker(run, lambda: start_shipper(run, self.settings.home.resolve()), self.notice)
         if not self.is_over(run):
+            check_configuration(run)  # before anything is told or trained
             self._catch_up(run)
             job.train(watcher, own)
         elif is_pending(run, self.destinations.sinks(run)):
@@ -202,9 +203,8 @@ class Workspace:
         sinks = self.destinations.sinks(run)
         if again:
             State(run).forget(sinks)
-        if not follow and not is_pending(run, sinks):
-            return {}
-        return ship(run, sinks, follow=follow, patience=self.settings.sync_wait if follow else 0)
+        patience = self.settings.sync_wait if follow else 0
+        return ship(run, sinks, follow=follow, patience=patience) if follow or is_pending(run, sinks) else {}
 
     @property
     def registry(self) -> Registry:
@@ -221,7 +221,7 @@ class Workspace:
             return None, Predictor(self.registry.fetch(self.registry.find(model), self.settings.home / "models"))
         path = Path(model)
         if path.suffix == ".onnx" or path.is_file():
-            return None, Predictor(path)
+            return None, Predictor(checked(path))
         return self.find_model(self.find_run(model, finished=True))
 
     def predictor(self, model: str | Run = LATEST) -> Predictor:

@@ -48,6 +48,17 @@ def test_after_an_import_it_raises_again() -> None:
     assert run(script) == (7, "")
 
 
+@pytest.mark.parametrize(("before", "code"), [("SIG_DFL", 143), ("SIG_IGN", 0)])
+def test_a_terminal_that_goes_ends_it_unless_it_was_told_to_stay(before: str, code: int) -> None:
+    script = (
+        f"signal.signal(signal.SIGHUP, signal.{before})\nsignals.raise_on_signals()\n"
+        "try:\n    with signals.hangup_counts(): signal.raise_signal(signal.SIGHUP)\n"
+        "except KeyboardInterrupt: sys.exit(143)\n"
+        f"sys.exit(signal.getsignal(signal.SIGHUP) != signal.{before})"
+    )
+    assert run(script) == (code, "")
+
+
 def test_the_exit_code_is_ours_wherever_it_was_raised(tmp_path: Path) -> None:
     script = (
         "import signal, sys\nfrom fmnist import signals\nsignals.raise_on_signals()\n"

@@ -14,6 +14,9 @@ from fmnist.errors import Failure, UserError
 from fmnist.progress import Silent
 from fmnist.provenance import provenance
 from fmnist.run import Run
+from fmnist.serve.wiring import make_plan
+from fmnist.tracking.journal import Journal
+from fmnist.tracking.records import start_record
 from fmnist.tracking.shipper import State
 from fmnist.workspace import Workspace
 
@@ -93,13 +96,35 @@ def test_a_run_that_has_no_model_yet_cannot_answer(workspace: Workspace, dataset
         workspace.predictor()
 
 
-def test_a_damaged_model_is_named_and_not_loaded(workspace: Workspace, dataset: Dataset) -> None:
+def test_a_damaged_model_is_named_and_not_loaded(workspace: Workspace, dataset: Dataset, finished: Run) -> None:
     run = workspace.new_run(CONFIG, dataset, "cpu").train(Silent())
     raw = bytearray(run.model.read_bytes())
     raw[len(raw) // 2] ^= 1
     run.model.write_bytes(raw)
     with pytest.raises(Failure, match=r"model\.onnx: is damaged: its SHA-256 is not the one"):
         workspace.evaluate(run.id)
+    for model in (run.model, os.path.relpath(run.model)):  # named by its path, it is still known whose it is
+        with pytest.raises(Failure, match=r"model\.onnx: is damaged"):
+            workspace.predictor(str(model))
+        with pytest.raises(Failure, match=r"model\.onnx: is damaged"):
+            make_plan(workspace, str(model), "127.0.0.1", 8000)
+    shutil.copy(finished.model, run.folder.parent / "other.onnx")
+    workspace.predictor(str(run.folder.parent / "other.onnx"))
+
+
+def test_a_changed_configuration_is_named_before_anything_goes_on(
+    workspace: Workspace, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked = Workspace(workspace.settings.model_copy(update={"tracking": True}))
+    monkeypatch.setattr("fmnist.workspace.start_shipper", lambda run, home: subprocess.Popen(["true"]))
+    run = tracked.new_run(CONFIG, dataset, "cpu").run
+    Journal(run.journal).add_missing([start_record(run)])
+    about = run.folder / "config.json"
+    about.write_text(about.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(Failure, match=r"config\.json: has seed 1, the run began with 0; make it that again, or train"):
+        tracked.train(tracked.resume(run.id, dataset), Silent())
+    about.write_text(about.read_text().replace('"seed": 1', '"seed": 0'))
+    assert tracked.train(tracked.resume(run.id, dataset), Silent()).finished
 
 
 def own_data(folder: Path, names: str = "") -> Path:

@@ -73,7 +73,6 @@ def connected(
         _check_answers(address)
     notice(f"joining Ray at {address}" if address else "starting Ray")
     with ExitStack() as ends:
-        folder = ends.enter_context(_short_folder()) if address is None else ""
         ends.enter_context(_environment(QUIET | (JOINING if address else _own_environment())))
         with importing():
             import ray
@@ -81,6 +80,7 @@ def connected(
             raise UserError("Ray", "this process is connected to it already; ray.shutdown() first")
         # It prints what befalls workers on stdout, which is for results: whoever needs them hears of it by itself.
         ray._private.worker.listen_error_messages = lambda worker, threads_stopped: None
+        folder = ends.enter_context(_short_folder()) if address is None else ""
         if address is None:
             ends.enter_context(tidied(folder))
         ends.callback(ray.shutdown, wait_for_processes=True)
@@ -90,7 +90,10 @@ def connected(
                     _start(ray, cpus, folder, logs)
             else:
                 _join(ray, address, logs)
-        yield _look_at(ray, address, cpus, given)
+        cluster = _look_at(ray, address, cpus, given)
+        if address and (free := int(ray.available_resources().get("CPU", 0))) < cpus:
+            notice(f"{free} of the {cluster.cpus} processors there are free now; it waits for {cpus}")
+        yield cluster
 
 
 def _check_here(cpus: int, given: str) -> None:
@@ -154,7 +157,7 @@ def _join(ray: Any, address: str, logs: bool) -> None:
 
 
 def _why_not_joined(error: Exception) -> str:
-    if found := re.search(rf"{VERSIONS}.*{VERSIONS}", _chain(error), re.DOTALL):
+    if found := re.search(rf"{VERSIONS}.*{VERSIONS}", chain(error), re.DOTALL):
         ray_there, python_there, ray_here, python_here = found.groups()
         return f"is {ray_there} on Python {python_there}, here is {ray_here} on {python_here}; make them the same"
     return f"cannot be joined ({_reason(error)}); from a machine that is none of its nodes, give ray://HOST:10001"
@@ -185,13 +188,13 @@ def _look_at(ray: Any, address: str | None, cpus: int, given: str) -> Cluster:
     return cluster
 
 
-def _chain(error: BaseException | None) -> str:
+def chain(error: BaseException | None) -> str:
     """What an error says, and what those say that it came from."""
-    return f"{error} {_chain(error.__cause__ or error.__context__)}" if error else ""
+    return f"{error} {chain(error.__cause__ or error.__context__)}" if error else ""
 
 
 def _reason(error: BaseException) -> str:
-    return one_line(_chain(error))[:300] or type(error).__name__
+    return one_line(chain(error))[:300] or type(error).__name__
 
 
 @contextmanager

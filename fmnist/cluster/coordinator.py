@@ -6,11 +6,10 @@ of dead ones ask as their predecessors did, and get the state that the driver ha
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fmnist.errors import one_line
+from fmnist.errors import last_words
 
 DEATHS = 4
 """Of workers until an epoch is delivered: then they are given up."""
@@ -64,7 +63,7 @@ class Coordinator:
         try:
             await asyncio.to_thread(run)
         except Exception as error:  # noqa: BLE001 - whatever Ray raises, for the driver to tell
-            await self.fail(_reason(error))
+            await self.fail(last_words(error))
         else:
             await self.fail("the workers have left")
 
@@ -126,9 +125,3 @@ class Coordinator:
         async with self._changed:
             self._failure = self._failure or reason
             self._changed.notify_all()
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, out of a traceback that another process has sent: its last line that says something."""
-    lines = [line for line in re.sub(r"\x1b\[\d*m", "", str(error)).splitlines() if line.strip(" ^~")]
-    return one_line(f"{type(error).__name__}: {lines[-1] if lines else ''}")[:300]

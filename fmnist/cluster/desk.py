@@ -4,6 +4,7 @@ A trial may run where the sweep's folder is not, and the sweep may be watched fr
 So both talk to an actor: trials hand in records and checkpoints, and whoever holds the folder fetches and commits them.
 """
 
+import shutil
 import tempfile
 from typing import Any, NamedTuple
 
@@ -39,7 +40,12 @@ class Desk:
 
     def make_folder(self) -> str:
         """On its machine, which is where Tune runs and wants one, among Ray's own files."""
-        return tempfile.mkdtemp(dir=session_folder())
+        self._folder = tempfile.mkdtemp(dir=session_folder())
+        return self._folder
+
+    def clean(self) -> None:
+        """Ray removes nothing by itself, and a cluster may be there for months."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def collect(self) -> list[Letter]:
         """All letters since it was asked last."""

@@ -30,7 +30,7 @@ def new_plan(
         check_request(placed(base, {"model": model}), "cpu")
     data = load_data()
     if space.get("batch_size") is SPACE["batch_size"]:
-        space = _fitting(space, len(data.train))
+        base, space = _settled(base, _fitting(space, len(data.train)))
     _check_fits(base, space, data)
     plan = Plan(
         created=datetime.now(UTC).isoformat(),

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
 from fmnist.cluster.connection import connected
-from fmnist.errors import Failure, UserError, one_line
+from fmnist.errors import Failure, UserError, last_words
+from fmnist.signals import hangup_counts
 
 NAME = "fmnist"
 """Of the application in Ray Serve."""
@@ -53,7 +54,12 @@ class Replicas:
 
 class Keeper(Protocol):
     looked: bool
+    model: Any
+    trouble: str | None
+    refusal: Any
 
+    @property
+    def absence(self) -> str: ...
     def start(self) -> None: ...
 
 
@@ -81,10 +87,13 @@ class Replica:
         from ray import serve
 
         self._service = make(serve.get_replica_context().rank.local_rank)
-        self._service.keeper.start()
+        keeper = self._service.keeper
+        keeper.start()
         until = time.monotonic() + FIRST_LOOK_SECONDS
-        while not self._service.keeper.looked and time.monotonic() < until:
+        while not keeper.looked and time.monotonic() < until:
             time.sleep(0.02)  # a further replica gets no request before it has its model
+        if keeper.model is None and (keeper.trouble or keeper.refusal):
+            raise RuntimeError(keeper.absence)  # Ray Serve tries again; those that have one go on
 
     def __serve_build_asgi_app__(self) -> Any:
         app = self._service.app
@@ -141,11 +150,16 @@ class Front:
 
 
 def serve_replicas(
-    make: Make, replicas: Replicas, front: Front, address: str | None, ready: Callable[[], None]
+    make: Make,
+    replicas: Replicas,
+    front: Front,
+    address: str | None,
+    ready: Callable[[], None],
+    notice: Callable[[str], None],
 ) -> None:
     """Serve until a signal; `ready` is called once every replica answers. Raises UserError or Failure."""
     lines: Any = ReplicasLines(sys.stderr)
-    with redirect_stderr(lines), connected(address, replicas.most, "--replicas", logs=True) as cluster:
+    with redirect_stderr(lines), connected(address, replicas.most, "--replicas", notice, logs=True) as cluster:
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
@@ -154,11 +168,11 @@ def serve_replicas(
         try:
             _run(make, replicas, front)
             ready()
-            with suppress(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt), hangup_counts():
                 threading.Event().wait()
         finally:
             alone = not cluster.address
-            with suppress(Exception):  # it never came so far, or Ray is gone
+            with suppress(Exception, KeyboardInterrupt):  # it never came so far, or Ray is gone; whoever asks twice
                 serve.delete(NAME)  # who waits for an answer gets it
             with suppress(Exception):
                 alone = alone or not set(serve.status().applications) - {NAME}
@@ -184,7 +198,7 @@ def _run(make: Make, replicas: Replicas, front: Front) -> None:
         serve.start(proxy_location="EveryNode", http_options=http, logging_config=quiet)
         serve.run(deployment.bind(make), name=NAME, route_prefix="/")
     except Exception as error:
-        raise Failure("Ray Serve", f"does not start the service ({one_line(error)[:300]}); see Ray's logs") from error
+        raise Failure("Ray Serve", f"does not start the service ({last_words(error)}); see Ray's logs") from error
 
 
 def _check_free(address: str) -> None:

@@ -6,15 +6,15 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from fmnist.cluster.board import Board
-from fmnist.cluster.connection import Cluster, connected, processors
+from fmnist.cluster.connection import Cluster, chain, connected, processors
 from fmnist.cluster.trial import Images, Record
-from fmnist.errors import Failure, Interrupted, one_line
+from fmnist.errors import Failure, Interrupted, last_words
 from fmnist.files import read_sealed, write_whole
 from fmnist.signals import check_signals
 from fmnist.sweep import SCORE, Sweep, Trial, key, ranked, split_key, trials_of
@@ -32,12 +32,14 @@ TUNE = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }
 """What makes Tune as quiet as Ray is; read when it is imported."""
+OUT_OF_MEMORY = "OutOfMemoryError"
+"""Ray has killed a worker so that its node lives, which Tune does not take for the death of one."""
 PATIENCE = 60
 """Seconds in which the cluster answers, however busy it is."""
 
 
 @contextmanager
-def joined(address: str | None, concurrent: int | None) -> Iterator[Cluster]:
+def joined(address: str | None, concurrent: int | None, notice: Callable[[str], None]) -> Iterator[Cluster]:
     """Ray at `address`, or one of this machine's own, with place for so many trials at a time; None: for one at least.
 
     Raises UserError or Failure.
@@ -45,7 +47,7 @@ def joined(address: str | None, concurrent: int | None) -> Iterator[Cluster]:
     for name, value in TUNE.items():
         os.environ.setdefault(name, value)
     is_elsewhere = address or os.environ.get("RAY_ADDRESS")
-    with connected(address, concurrent or (1 if is_elsewhere else processors()), "--concurrent") as cluster:
+    with connected(address, concurrent or (1 if is_elsewhere else processors()), "--concurrent", notice) as cluster:
         yield replace(cluster, cpus=concurrent or cluster.cpus)
 
 
@@ -62,6 +64,8 @@ def run_sweep(sweep: Sweep, images: Images, commit: Commit, board: Board, cluste
         if cluster:
             _Search(sweep, trials, commit, board, {record["key"] for record in known}).go_on(images, cluster)
         trials = dict(sorted(trials.items()))  # the second may have begun before the first
+        if lost := sweep.about.trials - _over(trials):
+            raise Failure(sweep.title, f"{lost} of its trials were lost; go on with: {sweep.resume_command}")
         if not ranked(trials.values()):
             reasons = [trial.why for trial in trials.values() if trial.why] or ["all were stopped"]
             raise Failure(sweep.title, f"no trial reached its end ({reasons[0]}); see its journal, and start another")
@@ -109,28 +113,38 @@ class _Search:
         import ray
 
         from fmnist.cluster.desk import open_desk
-        from fmnist.cluster.tuning import make_tuner
+        from fmnist.cluster.tuning import TRIES, make_tuner
 
         try:
             desk = open_desk(cluster.node, self._kept())
             place = ray.get(desk.make_folder.remote(), timeout=PATIENCE)
-            fit = _Fit(make_tuner(self._sweep.about, self._trials, images, desk, cluster.cpus, place))
-            fit.start()
-            while fit.is_alive():
-                check_signals()
-                self._take(desk)
-                fit.join(POLL)
-            self._take(desk)
-            if fit.error:
-                raise fit.error
-        except (Failure, KeyboardInterrupt):
-            raise
+            for left in reversed(range(TRIES)):
+                error = self._fit(make_tuner(self._sweep.about, self._trials, images, desk, cluster.cpus, place), desk)
+                if not (left and error and OUT_OF_MEMORY in chain(error)):
+                    break
+            with suppress(Exception):
+                ray.get(desk.clean.remote(), timeout=5)
+            if error:
+                raise error
+        except Failure as error:
+            raise Failure(self._sweep.title, f"{error}; go on with: {self._sweep.resume_command}") from error
         except Exception as error:
             raise Failure(
                 self._sweep.title,
-                f"the cluster failed ({type(error).__name__}: {one_line(error)[:200]}); what is over is kept, "
+                f"the cluster failed ({last_words(error)}); what is over is kept, "
                 f"go on with: {self._sweep.resume_command}",
             ) from error
+
+    def _fit(self, tuner: Any, desk: Any) -> BaseException | None:
+        """Have Tune do all trials, and take what they say. Gives what ended it before that."""
+        fit = _Fit(tuner)
+        fit.start()
+        while fit.is_alive():
+            check_signals()
+            self._take(desk)
+            fit.join(POLL)
+        self._take(desk)
+        return fit.error
 
     def _kept(self) -> dict[int, bytes]:
         """The checkpoints of trials that were cut off. A damaged one is left out: its trial begins anew."""

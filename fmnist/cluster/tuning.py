@@ -5,8 +5,9 @@ told to the search and to the scheduler as if it had just been seen; what was cu
 """
 
 import math
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,8 +20,8 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from fmnist.cluster.desk import RemotePost
-from fmnist.cluster.trial import LONGEST, Images, end_record, run_trial, start_record
-from fmnist.errors import one_line
+from fmnist.cluster.trial import Images, end_record, run_trial, start_record
+from fmnist.errors import last_words
 from fmnist.recipe import TrainConfig
 from fmnist.space import Domain, Range, point
 from fmnist.sweep import SCORE, Plan, Trial
@@ -50,7 +51,7 @@ def make_tuner(plan: Plan, trials: Mapping[int, Trial], images: Images, desk: An
         param_space={},
         tune_config=tune.TuneConfig(
             search_alg=search,
-            scheduler=make_scheduler(plan.base.epochs, over),
+            scheduler=make_scheduler(plan.base.epochs, trials.values()),
             num_samples=plan.trials - len(over),
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -70,12 +71,28 @@ def make_tuner(plan: Plan, trials: Mapping[int, Trial], images: Images, desk: An
 def train_trial(config: dict[str, Any], base: TrainConfig, images: Images, desk: Any) -> None:
     """What runs in a worker."""
     warnings.filterwarnings("ignore")
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")  # a trial that ends slowly must not cost the next one
     run_trial(config["trial"], config["values"], base, images, RemotePost(desk), tune.report)
 
 
-def make_scheduler(epochs: int, over: list[Trial]) -> Any:
-    """ASHA, which knows how far each trial that is `over` came."""
-    scheduler = ASHAScheduler(
+class Scheduler(ASHAScheduler):  # type: ignore[misc]
+    """ASHA, which lets a trial pass where that had passed before it was cut off."""
+
+    def __init__(self, passed: Mapping[int, int], **given: Any) -> None:
+        """`passed`: how many epochs of a trial are committed, by its number."""
+        super().__init__(**given)
+        self._passed = passed
+
+    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> Any:
+        decision = super().on_trial_result(controller, trial, result)
+        return self.CONTINUE if result["epoch"] < self._passed.get(trial.config["trial"], 0) else decision
+
+
+def make_scheduler(epochs: int, trials: Iterable[Trial]) -> Any:
+    """ASHA, which knows how far each trial that is over came."""
+    trials = list(trials)
+    scheduler = Scheduler(
+        {trial.number: len(trial.records) for trial in trials if trial.state == "running"},
         time_attr="epoch",
         metric=SCORE,
         mode="max",
@@ -83,11 +100,13 @@ def make_scheduler(epochs: int, over: list[Trial]) -> Any:
         grace_period=first_rung(epochs),
         reduction_factor=REDUCTION,
     )
-    for trial in over:
-        known = SimpleNamespace(trial_id=f"over-{trial.number}")
+    for trial in (trial for trial in trials if trial.state != "running"):
+        known = SimpleNamespace(trial_id=f"over-{trial.number}", config={"trial": trial.number})
         scheduler.on_trial_add(None, known)
-        for record in trial.records:
-            scheduler.on_trial_result(None, known, {"epoch": record["epoch"], SCORE: record["scores"][SCORE]})
+        scores = [record["scores"][SCORE] for record in trial.records]
+        scores += [0.0] if trial.state in ("diverged", "failed") else []  # as it reported itself
+        for epoch, score in enumerate(scores, 1):
+            scheduler.on_trial_result(None, known, {"epoch": epoch, SCORE: score})
     return scheduler
 
 
@@ -152,11 +171,12 @@ class Ends(tune.Callback):  # type: ignore[misc]
         self._tell(trial, "stopped", None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error = trial.get_pickled_error()
+        if (failed := trial.run_metadata.num_failures) < TRIES:  # Tune counts one death between two trials as two
+            return
         number, values = trial.config["trial"], trial.config["values"]
         self._post.send(number, start_record(number, values, {}))  # its worker may not have come so far
-        why = f"its worker was lost, or its machine failed it, {TRIES} times ({one_line(error)[:LONGEST]})"
-        self._tell(trial, "failed", why)
+        error = last_words(trial.get_pickled_error())
+        self._tell(trial, "failed", f"its worker was lost, or its machine failed it, {failed} times ({error})")
 
     def _tell(self, trial: Any, state: Any, why: str | None) -> None:
         number, epochs = trial.config["trial"], int((trial.last_result or {}).get("epoch", 0))

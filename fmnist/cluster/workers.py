@@ -27,8 +27,9 @@ ENVIRONMENT = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
 }
-SEARCHES = 1
-"""How often workers are waited for once more, as where a node has taken its processors with it."""
+SEARCHES = 3
+"""How often workers are waited for once more in a training: a node has taken its processors, or one dies as they start.
+"""
 
 
 @dataclass(frozen=True)

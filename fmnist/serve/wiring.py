@@ -11,6 +11,7 @@ from fmnist.errors import UserError
 from fmnist.ports import Port, check_ports, is_loopback, netloc, url_host
 from fmnist.progress import print_notice
 from fmnist.registry import database_file, names_version, split_address
+from fmnist.run import checked
 from fmnist.serve.guard import Guard, read_key
 from fmnist.serve.keeper import Keeper
 from fmnist.serve.limits import Limits
@@ -82,7 +83,7 @@ def run_service(
         limits = Limits()
         front = Front(host, number, IDLE_SECONDS, 2 * limits.requests, limits.drain)  # it refuses by itself before
         plan = replace(plan, source=_portable(plan.source)) if address else plan
-        serve_replicas(plan.make_replica, replicas, front, address, lambda: ready(where))
+        serve_replicas(plan.make_replica, replicas, front, address, lambda: ready(where), print_notice)
 
 
 def make_service(workspace: Workspace, model: str, host: str, port: int) -> Service:
@@ -124,7 +125,7 @@ def _source(workspace: Workspace, model: str) -> tuple[Source, str]:
         if path.suffix == ".onnx" or path.is_file():
             if not path.is_file():
                 raise UserError(path, "is not there; name an .onnx file")
-            return FileSource(path), ""
+            return FileSource(checked(path)), ""
         run = workspace.find_run(model, finished=True)
         return FileSource(run.verified_model(), run.id), ""
     name, wanted = split_address(model, workspace.settings.model_name)

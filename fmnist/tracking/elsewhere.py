@@ -12,6 +12,7 @@ from typing import Any
 
 from fmnist.errors import Failure, UserError, one_line
 from fmnist.registry import RUN_ID_TAG, Registry, database_file
+from fmnist.run import Run
 from fmnist.tracked import Tracked
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.shipper import State
@@ -100,3 +101,15 @@ def check_journal(run: Tracked) -> None:
         raise Failure(run.folder, f"holds the {run.kind} {name}; give the folder that name, then sync")
     if run.is_whole and records[-1]["key"] != "end":
         raise Failure(run.journal, f"ends before its {run.kind} did; copy it again, or complete it: {resume}")
+
+
+def check_configuration(run: Run) -> None:
+    """Raise Failure where config.json, which has no hash, is not what the run began with: so its journal has it."""
+    for record in Journal(run.journal).read()[:1]:
+        now = run.config.model_dump()
+        for name, began in record["params"].items():
+            if now.get(name, began) != began:  # what a newer version does not know is no change
+                raise Failure(
+                    run.folder / "config.json",
+                    f"has {name} {now[name]}, the run began with {began}; make it that again, or train anew",
+                )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.files import sync_tree
-from fmnist.sweep import Sweep, split_key
+from fmnist.sweep import Sweep, split_key, trials_of
 from fmnist.tracking.journal import Journal, Record
 from fmnist.tracking.mlflow_sink import MlflowSink
 from fmnist.tracking.tensorboard_sink import TensorboardSink
@@ -82,6 +82,10 @@ class SweepSink(MlflowSink):
         self._ended = True
 
     def close(self, *, abandoned: bool) -> None:
+        if abandoned and self._run and not self._ended:  # whoever sent what is in MLflow may have died too
+            there = trials_of(self._sweep.about, Journal(self._sweep.journal).read())
+            for number in (n for n, trial in there.items() if trial.state == "running" and n not in self._open):
+                self._open[number] = self._begin(number, start_of(self._sweep, number))
         for sink in self._open.values():
             sink.close(abandoned=abandoned)
         super().close(abandoned=abandoned)

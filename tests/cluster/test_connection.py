@@ -1,6 +1,7 @@
 import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,16 @@ def test_a_session_of_the_callers_own_is_left_alone(monkeypatch: pytest.MonkeyPa
     with told, connected(None, 1):
         pass
     assert not ended
+
+
+def test_nothing_stays_where_ray_could_not_even_be_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Then, too, a signal ends the process at once."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    made: list[None] = []
+    monkeypatch.setattr(connection.tempfile, "TemporaryDirectory", lambda **_: made.append(None))
+    with pytest.raises(ImportError), connected(None, 1):
+        pass
+    assert not made
 
 
 def test_the_environment_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:

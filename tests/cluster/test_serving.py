@@ -3,15 +3,19 @@
 import io
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fmnist.cluster.serving import Replicas, ReplicasLines
+from fmnist.cluster import serving
+from fmnist.cluster.serving import Replica, Replicas, ReplicasLines
 from fmnist.errors import UserError
 from fmnist.run import Run
-from fmnist.serve.releases import FileSource, SentSource
+from fmnist.serve.keeper import Keeper
+from fmnist.serve.releases import Absent, FileSource, SentSource
 from fmnist.serve.wiring import make_plan
 from fmnist.settings import Settings
 from fmnist.workspace import Workspace
@@ -78,6 +82,62 @@ def test_replicas_lines_come_as_they_were_written_and_rays_own_do_not() -> None:
     print("(ServeReplica:fmnist:fmnist pid=8) (in brackets)", file=lines)
     print("fmnist: a notice", file=lines, flush=True)
     assert told.getvalue() == '{"a": 1}\n(in brackets)\nfmnist: a notice\n'
+
+
+class Source:
+    """A registry that is away, with what would be served."""
+
+    def find(self) -> Any:
+        raise Absent("MLflow", "is away")
+
+
+class Made:
+    """All of a service that a replica looks at before it takes requests."""
+
+    def __init__(self, source: Any) -> None:
+        self.keeper, self.closed = Keeper(source, None, missing="no champion yet"), False
+
+    def close(self) -> None:
+        self.keeper.stop()
+
+
+@pytest.fixture
+def first_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve = pytest.importorskip("ray.serve")
+    context = SimpleNamespace(rank=SimpleNamespace(local_rank=0))
+    monkeypatch.setattr(serve, "get_replica_context", lambda: context)
+
+
+@pytest.mark.usefixtures("first_rank")
+def test_a_replica_that_finds_no_model_takes_no_requests_from_those_that_have_one() -> None:
+    with pytest.raises(RuntimeError, match="MLflow: is away"):
+        Replica(lambda number: Made(Source()))  # type: ignore[arg-type,return-value]
+    source = Source()
+    source.find = lambda: None  # type: ignore[method-assign]
+    Replica(lambda number: Made(source))  # type: ignore[arg-type,return-value]  # there is none yet, it may come
+
+
+def test_whoever_is_in_a_hurry_leaves_nothing_of_ray_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve, done = pytest.importorskip("ray.serve"), []
+
+    def delete(name: str) -> None:
+        done.append("delete")
+        raise KeyboardInterrupt
+
+    status = SimpleNamespace(applications={}, proxies={})
+    monkeypatch.setattr(serve, "delete", delete)
+    monkeypatch.setattr(serve, "status", lambda: status)
+    monkeypatch.setattr(serve, "shutdown", lambda: done.append("shutdown"))
+    monkeypatch.setattr(serving, "_run", lambda *given: None)
+    monkeypatch.setattr(serving, "connected", lambda *given, **more: nullcontext(SimpleNamespace(address="a:1")))
+
+    def ready() -> None:
+        raise KeyboardInterrupt
+
+    front = serving.Front("127.0.0.1", 1, 1, 1, 1)
+    with pytest.raises(KeyboardInterrupt):
+        serving.serve_replicas(None, Replicas(1, 1), front, "a:1", ready, print)  # type: ignore[arg-type]
+    assert done == ["delete", "shutdown"]
 
 
 def test_the_key_goes_along_and_is_asked_for(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fmnist.sweep import PREFIX, trials_of
 from fmnist.tracking.journal import Journal, Record
-from fmnist.tracking.shipper import ship
+from fmnist.tracking.shipper import State, ship
 from fmnist.tracking.sweep_report import write_report
+from fmnist.tracking.sweep_sinks import SweepSink
 from fmnist.tracking.wiring import Destinations
 
 from ..sweeps import PLAN, a_sweep, ended
@@ -108,10 +109,15 @@ def test_tensorboard_has_a_folder_a_trial(records: list[Record], place: Path) ->
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
-def test_a_sweep_that_nobody_continues_is_not_shown_as_running(tmp_path: Path) -> None:
+def test_a_sweep_that_nobody_continues_is_not_shown_as_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor its trials, though whoever sent them was killed too, when they had just been sent."""
     sweep, records = a_sweep(tmp_path)
-    Journal(sweep.journal).add_missing(records)
+    Journal(sweep.journal).add_missing([record for record in records if record["key"] != "trial/001/end"])
+    with monkeypatch.context() as killed:
+        killed.setattr(SweepSink, "close", lambda self, abandoned: None)
+        killed.setattr(State, "close", lambda self, lane: None)
+        assert ship(sweep, destinations(tmp_path).sinks(sweep), follow=False) == {}
     assert ship(sweep, destinations(tmp_path).sinks(sweep), follow=False) == {}
     client = mlflow.MlflowClient(destinations(tmp_path).mlflow_uri)
     found = client.search_runs([client.get_experiment_by_name("clothes").experiment_id])
-    assert sorted(run.info.status for run in found) == ["FAILED", "FINISHED", "FINISHED", "KILLED", "KILLED", "KILLED"]
+    assert sorted(run.info.status for run in found) == ["FAILED", "FINISHED", "KILLED", "KILLED", "KILLED", "KILLED"]
