@@ -5,13 +5,11 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from .conftest import S3
 
 EPOCHS = 2
 
@@ -19,15 +17,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module", params=["volume", "s3"])
-def store(request: pytest.FixtureRequest, make_platform: Callable[..., Any]) -> Iterator[Any]:
+def store(request: pytest.FixtureRequest, make_platform: Callable[..., Any]) -> Any:
     """A platform that keeps them there."""
-    if request.param == "volume":
-        yield request.getfixturevalue("platform")
-        return
-    platform = make_platform(**S3)
-    platform.make("start")
-    yield platform
-    platform.remove()
+    return request.getfixturevalue({"volume": "platform", "s3": "cluster"}[request.param])
 
 
 def test_a_model_is_stored_through_mlflow_and_answers_from_there(store: Any) -> None:

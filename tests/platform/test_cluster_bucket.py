@@ -7,7 +7,7 @@ import pytest
 
 from fmnist.run import list_runs
 
-from .test_cluster_containers import END, EPOCHS, WHOLE, training
+from .test_two_nodes import END, EPOCHS, WHOLE, training
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

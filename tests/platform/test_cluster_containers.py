@@ -2,44 +2,17 @@
 
 import json
 import socket
-import subprocess
-import time
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
 import pytest
 
-from fmnist.sweep import list_sweeps
-from fmnist.tracking.journal import Journal
-
-from .conftest import WAIT
+from .platforms import WAIT
 from .test_safety import check_confined, check_nothing_told
+from .test_two_nodes import RAY
 
-RAY = ("ray-head", "ray-worker")
 GCS, CLIENT, DASHBOARD, AGENT = 6379, 10001, 8265, 52365
 JOIN = "import ray; ray.init({!r}, log_to_driver=False); print(len(ray.nodes()), ray.cluster_resources()['CPU'])"
-
-
-LOAD = """
-import json, requests, time
-answers, failures, end = {}, [], None
-with requests.Session() as session:
-    while end is None or time.monotonic() < end:
-        reply = session.post("http://ray-head:8000/predict", data=bytes(784), timeout=60)
-        if reply.status_code != 200:
-            failures.append(reply.text)
-            continue
-        last = reply.json()["model"]["version"]
-        if not answers:
-            print("it answers", flush=True)
-        answers[last] = answers.get(last, 0) + 1
-        if last == "2" and end is None:
-            end = time.monotonic() + 5  # until both replicas have it
-print(json.dumps({"answers": answers, "failures": failures, "last": last}))
-"""
-END = "import psutil; [one.terminate() for one in psutil.process_iter() if {!r} in one.cmdline()[1:3]]"
-"""Ends the command that has this verb."""
 
 
 def addresses(platform: Any, service: str) -> list[str]:
@@ -124,90 +97,6 @@ def test_no_secret_is_told(cluster: Any) -> None:
     check_nothing_told(cluster, (*RAY, "notebook"))
 
 
-@pytest.fixture
-def served(cluster: Any) -> Iterator[None]:
-    """Two versions are registered, and the first is served by a replica on each node."""
-    for _ in range(2):
-        cluster.inside(*cluster.train_few(1))
-    serve = ["exec", "--detach", "notebook", "fmnist", "serve", "--cluster", "--replicas", "2", "--host", "0.0.0.0"]
-    cluster.compose(*serve)
-    ping = ["timeout", "5", "healthcheck", "8000", "/ping", "ray-head", "200"]
-    try:
-        cluster.wait(lambda: cluster.inside(*ping, service="ray-head", check=False).returncode == 0, "the service")
-        cluster.wait(
-            lambda: all("ServeReplica" in cluster.compose("top", node).stdout for node in RAY), "both replicas"
-        )
-        yield
-    finally:  # the next test needs the processors
-        cluster.inside("python", "-c", END.format("serve"))
-        cluster.wait(lambda: "ServeReplica" not in cluster.compose("top", "ray-worker").stdout, "the service to end")
-
-
-@pytest.mark.usefixtures("served")
-def test_both_nodes_serve_and_no_request_fails_while_the_champion_changes(cluster: Any) -> None:
-    with cluster.begin("docker", "compose", "exec", "--no-TTY", "notebook", "python", "-c", LOAD) as load:
-        assert load.stdout is not None and load.stdout.readline() == "it answers\n"
-        cluster.inside("fmnist", "promote", "2")
-        out, err = load.communicate(timeout=120)
-    told = json.loads(out or err)
-    assert told["failures"] == [] and told["answers"].keys() == {"1", "2"} and told["last"] == "2"
-
-
-def test_a_sweeps_trials_run_on_both_nodes(cluster: Any) -> None:
-    budget = ["--trials", "8", "--epochs", "2", "--concurrent", "2", "--space", "batch_size=64"]
-    told = json.loads(cluster.inside("fmnist", "sweep", *budget, "--data", cluster.few_images(), "--json").stdout)
-    assert [row["trial"] for row in told["trials"]] == list(range(1, 9))
-    assert {row["state"] for row in told["trials"]} <= {"completed", "stopped"}
-    (sweep,) = list_sweeps(cluster.folder / "var" / "sweeps")  # outside the container, where it is kept
-    assert sweep.id == told["sweep_id"]
-    begun = [record for record in Journal(sweep.journal).read() if record["key"].endswith("/start")]
-    hosts = {cluster.inspect(service)["Config"]["Hostname"] for service in RAY}
-    assert {record["facts"]["host"] for record in begun if "facts" in record} == hosts
-
-
-EPOCHS = 12
-WHOLE = list(range(1, EPOCHS + 1))
-
-
-def training(platform: Any) -> "subprocess.Popen[str]":
-    """One of two workers, on both nodes; it has done its second epoch."""
-    train = ("exec", "--no-TTY", "notebook", *platform.train_few(EPOCHS), "--workers", "2")
-    process: subprocess.Popen[str] = platform.begin("docker", "compose", *train)
-    assert process.stderr is not None
-    told = ""
-    while f" 2/{EPOCHS} " not in told:
-        line = process.stderr.readline()
-        assert line, told
-        told += line
-    return process
-
-
-def check_whole(platform: Any, process: "subprocess.Popen[str]") -> None:
-    out, err = process.communicate(timeout=WAIT)
-    assert process.returncode == 0, err
-    result = json.loads(out)
-    assert result["epochs"] == EPOCHS
-    for score in ("val_loss", "train_loss"):
-        assert platform.steps(result["run_id"], score) == (WHOLE, WHOLE)
-
-
-def test_a_node_that_dies_in_the_middle_of_a_training_costs_no_epoch(cluster: Any) -> None:
-    process = training(cluster)
-    assert all("ray::" in cluster.compose("top", node).stdout for node in RAY)
-    cluster.inside("sh", "-c", "kill -9 -1", service="ray-worker", check=False)
-    check_whole(cluster, process)
-    assert cluster.inspect("ray-worker")["RestartCount"] >= 1
-
-
-def test_a_network_cut_for_20_seconds_costs_no_epoch(cluster: Any) -> None:
-    process = training(cluster)
-    inside = ["nsenter", "--net", "--target", str(cluster.inspect("ray-worker")["State"]["Pid"]), "ip", "link", "set"]
-    cluster.run(*inside, "eth0", "down")
-    time.sleep(20)
-    cluster.run(*inside, "eth0", "up")
-    check_whole(cluster, process)
-
-
 def test_this_machines_other_addresses_reach_nothing(cluster: Any) -> None:
     port = int(cluster.environment["RAY_DASHBOARD_PORT"])
     for found in psutil.net_if_addrs().values():
@@ -218,6 +107,7 @@ def test_this_machines_other_addresses_reach_nothing(cluster: Any) -> None:
                     assert probe.connect_ex((address.address, port)) != 0, address.address
 
 
+@pytest.mark.last
 def test_without_the_profile_it_is_gone_and_the_rest_goes_on(cluster: Any) -> None:
     assert {"ray-head", "ray-worker"} <= {
         line.split()[0] for line in cluster.make("status").stdout.splitlines() if line.strip()

@@ -23,7 +23,8 @@ def full(make_platform: Callable[..., Any]) -> Iterator[Any]:
     """A platform whose volume of artifacts takes 64 kB."""
     platform = make_platform()
     (platform.folder / "full.yaml").write_text(FULL)
-    platform.environment["COMPOSE_FILE"] = "compose.yaml:full.yaml"
+    files = platform.environment.get("COMPOSE_FILE", "compose.yaml")
+    platform.environment["COMPOSE_FILE"] = f"{files}:full.yaml"
     platform.make("start")
     yield platform
     platform.remove()

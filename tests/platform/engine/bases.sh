@@ -15,8 +15,8 @@ there() { docker image inspect "$1" >/dev/null 2>&1 || timeout 60 docker pull -q
 stand_in() { # image, Debian release, packages; the rest: what `docker import` is to note
   local image=$1 release=$2 packages=$3 folder=$scratch/$2
   shift 3
-  debootstrap --variant=minbase --include="$packages,ca-certificates" "$release" "$folder" "$mirror" >"$scratch/log" ||
-    { tail "$scratch/log" >&2; exit 1; }
+  debootstrap --variant=minbase --include="$packages,ca-certificates" "$release" "$folder" "$mirror" >"$folder.log" ||
+    { tail "$folder.log" >&2; exit 1; }
   rm -rf "$folder"/var/cache/apt/archives/*.deb "$folder"/var/lib/apt/lists/*
   cp /etc/ssl/certs/ca-certificates.crt "$folder/etc/ssl/certs/"  # whom this machine trusts
   "$@" "$folder"
@@ -42,5 +42,6 @@ like_postgres() {
     -c "EXPOSE 5432" -c "ENTRYPOINT [\"docker-entrypoint.sh\"]" -c "CMD [\"postgres\"]")
 }
 
+{ there "$postgres" || stand_in "$postgres" trixie postgresql-17 like_postgres; } &
 there "$python" || stand_in "$python" bookworm python3,python3-pip,python3-venv like_python
-there "$postgres" || stand_in "$postgres" trixie postgresql-17 like_postgres
+wait $!
