@@ -83,10 +83,10 @@ test: $(READY) ## run the tests (no network, no Docker)
 test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries, going on where it was stopped
 	@FULL=$(FULL) $(BIN)/pytest tests/faults $(if $(FULL),tests/platform/test_postgres.py) $(ARGS)
 
-test-platform: $(READY) ## real servers and containers, a live notebook, 5,000 strange requests
+test-platform: $(READY) ## real servers and containers, a live notebook, Ray on two nodes, 5,000 strange requests
 	@FUZZ=5000 $(MALLOC) $(BIN)/pytest tests/platform tests/serve/test_fuzz.py --ignore-glob='*/test_cluster_*' $(ARGS)
 
-test-cluster: $(READY) ## Ray: workers killed, sweeps resumed, replicas under load, two nodes in containers
+test-cluster: $(READY) ## more of Ray: workers killed, sweeps resumed, replicas under load, who may knock where
 	@$(BIN)/pytest tests/platform/test_cluster_*.py $(ARGS)
 
 fuzz: $(READY) ## 100,000 strange requests to the service

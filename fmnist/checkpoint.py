@@ -15,7 +15,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fmnist.errors import Failure
-from fmnist.files import read_sealed, write_sealed
+from fmnist.files import sealed, unsealed, write_whole
 
 _FORMAT = "1"
 
@@ -36,12 +36,17 @@ class Checkpoint:
     """The model's weights that are best so far; empty where the last epoch's are kept."""
 
 
-def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint at `path`. Raises Failure; the one before then stands."""
+def encode(checkpoint: Checkpoint) -> bytes:
+    """The checkpoint as its file has it."""
     tensors = {f"state/{name}": tensor for name, tensor in checkpoint.state.items()}
     tensors |= {f"kept/{name}": tensor for name, tensor in checkpoint.kept.items()}
     facts = {"epoch": checkpoint.epoch, "finished": checkpoint.finished, "records": checkpoint.records}
-    write_sealed(path, pack(tensors, {"format": _FORMAT, "facts": json.dumps(facts)}))
+    return sealed(pack(tensors, {"format": _FORMAT, "facts": json.dumps(facts)}))
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint at `path`. Raises Failure; the one before then stands."""
+    write_whole(path, encode(checkpoint))
 
 
 def pack(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
@@ -58,18 +63,23 @@ def unpack(content: bytes) -> dict[str, Tensor]:
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint at `path`; an empty one where there is none yet. Raises Failure for a damaged one."""
     try:
-        content = read_sealed(path)
+        return decode(path.read_bytes(), path)
     except FileNotFoundError:
         return Checkpoint()
     except OSError as error:
         raise Failure(path, f"cannot be read ({error.strerror}); mend the disk or the folder's rights") from error
+
+
+def decode(raw: bytes, name: object) -> Checkpoint:
+    """What `encode` was given. Raises Failure, which calls it `name`, for a damaged one."""
+    content = unsealed(raw, name)
     try:
         metadata = _metadata(content)
         if metadata["format"] != _FORMAT:
-            raise Failure(path, f"has the format {metadata['format']}, not {_FORMAT}; use the version that wrote it")
+            raise Failure(name, f"has the format {metadata['format']}, not {_FORMAT}; use the version that wrote it")
         facts, tensors = json.loads(metadata["facts"]), load(content)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise Failure(path, f"is no checkpoint ({error}); restore it or start anew") from error
+        raise Failure(name, f"is no checkpoint ({error}); restore it or start anew") from error
     return Checkpoint(**facts, state=_below("state/", tensors), kept=_below("kept/", tensors))
 
 

@@ -73,19 +73,27 @@ def write_whole(path: Path, content: bytes | str, mode: int = 0o666) -> None:
         ) from error
 
 
+def sealed(content: bytes) -> bytes:
+    """`content` with a digest in front, so that `unsealed` notices any damage."""
+    return _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def unsealed(raw: bytes, name: object) -> bytes:
+    """What `sealed` was given. Raises Failure, which calls it `name`, when a bit of it has changed."""
+    content = raw[len(_SEAL) + _DIGEST_LENGTH + 1 :]
+    if raw != sealed(content):
+        raise Failure(name, "is damaged: its SHA-256 is not the one it was written with; restore it or start anew")
+    return content
+
+
 def write_sealed(path: Path, content: bytes) -> None:
-    """`write_whole` with a digest in front, so that `read_sealed` notices any damage."""
-    write_whole(path, _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    """`write_whole` of the sealed content."""
+    write_whole(path, sealed(content))
 
 
 def read_sealed(path: Path) -> bytes:
     """The content that `write_sealed` wrote. Raises Failure when a bit of it has changed."""
-    raw = path.read_bytes()
-    start = len(_SEAL) + _DIGEST_LENGTH + 1
-    head, content = raw[:start], raw[start:]
-    if head != _SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n":
-        raise Failure(path, "is damaged: its SHA-256 is not the one it was written with; restore it or start anew")
-    return content
+    return unsealed(path.read_bytes(), path)
 
 
 def make_folder(path: Path) -> Path:

@@ -2,13 +2,14 @@
 
 A test marked `fault(name, few, full)` is one row: its `seed` runs over `few` numbers, with FULL=1 over `full`; TRY=7
 tries that seed alone. What passes under FULL=1 is noted in var/faults.json and not tried again while its sources are
-the same, unless `--fresh` forgets it; the counts are written beside it, as docs/reliability.md shows them.
+the same; what fails is noted too, and counts as lost though it may pass later. `--fresh` forgets all that. The counts
+are written beside it, as docs/reliability.md shows them.
 """
 
 import hashlib
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -58,7 +59,8 @@ class Tries:
         self.asked: Counter[str] = Counter()
         self.earlier: Counter[str] = Counter()
         self.passed: Counter[str] = Counter()
-        self.lost: Counter[str] = Counter()
+        self.lost: dict[str, set[str]] = defaultdict(set)
+        """Those that failed, also those that passed when they were tried once more."""
 
     def left(self, items: Iterable[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
         """(what is to be tried, what has passed already)."""
@@ -66,6 +68,8 @@ class Tries:
         for item in items:
             if row := row_of(item):
                 self.asked[row] += 1
+                if self.noted.get(f"lost {item.nodeid}") == sources(item.path):
+                    self.lost[row].add(item.nodeid)
                 if self.noted.get(item.nodeid) == sources(item.path):
                     self.earlier[row] += 1
                     done.append(item)
@@ -73,19 +77,23 @@ class Tries:
             todo.append(item)
         return todo, done
 
-    def note(self, item: pytest.Item, row: str) -> None:
-        self.passed[row] += 1
+    def note(self, item: pytest.Item, row: str, *, lost: bool) -> None:
+        if lost:
+            self.lost[row].add(item.nodeid)
+        else:
+            self.passed[row] += 1
         if FULL:
-            self.noted[item.nodeid] = sources(item.path)
+            self.noted[f"lost {item.nodeid}" if lost else item.nodeid] = sources(item.path)
             NOTES.parent.mkdir(exist_ok=True)
             write_whole(NOTES, json.dumps(self.noted, indent=0))
 
     def table(self) -> list[str]:
-        """Markdown: fault, tries, lost."""
+        """Markdown: fault, tries, lost at the first try."""
         lines = ["| fault | tries | lost |", "|---|---|---|"]
         for row, asked in self.asked.items():
-            tried = self.earlier[row] + self.passed[row] + self.lost[row]
-            lines.append(f"| {row} | {tried if tried == asked else f'{tried} of {asked}'} | {self.lost[row]} |")
+            passed, lost = self.earlier[row] + self.passed[row], len(self.lost[row])
+            tried = max(passed, min(asked, passed + lost))
+            lines.append(f"| {row} | {tried if tried == asked else f'{tried} of {asked}'} | {lost} |")
         return lines
 
 
@@ -122,12 +130,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     if row := row_of(item):
         tries = item.config.stash[TRIES]
         if report.failed:
-            tries.lost[row] += report.when == "call"
+            if report.when == "call":
+                tries.note(item, row, lost=True)
             seed = getattr(item, "callspec", None) and item.callspec.params.get("seed")  # type: ignore[attr-defined]
             again = "" if seed is None else f" (once more: TRY={seed} make test-faults ARGS='-k {item.name}')"
             report.sections.append(("fault", f"{row}, seed {seed}{again}"))
         elif report.when == "call" and report.passed:
-            tries.note(item, row)
+            tries.note(item, row, lost=False)
     return report
 
 

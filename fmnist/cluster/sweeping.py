@@ -15,7 +15,7 @@ from fmnist.cluster.board import Board
 from fmnist.cluster.connection import Cluster, chain, connected, processors
 from fmnist.cluster.trial import Images, Record
 from fmnist.errors import Failure, Interrupted, last_words
-from fmnist.files import read_sealed, write_whole
+from fmnist.files import unsealed, write_whole
 from fmnist.signals import check_signals
 from fmnist.sweep import SCORE, Sweep, Trial, key, ranked, split_key, trials_of
 from fmnist.tracking.journal import Journal
@@ -152,9 +152,9 @@ class _Search:
         for number, trial in self._trials.items():
             if trial.state == "running":
                 try:
-                    path = self._sweep.checkpoint(number)
-                    read_sealed(path)
-                    kept[number] = path.read_bytes()
+                    raw = self._sweep.checkpoint(number).read_bytes()
+                    unsealed(raw, "it")
+                    kept[number] = raw
                 except (OSError, Failure):
                     continue
         return kept

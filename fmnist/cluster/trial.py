@@ -1,10 +1,8 @@
 """A trial, as a worker trains it: one configuration on one processor, which tells its sweep what each epoch gave."""
 
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from fmnist.data.dataset import Dataset, Split
@@ -54,12 +52,14 @@ def run_trial(
     """
     import torch
 
+    from fmnist.checkpoint import Checkpoint, decode
     from fmnist.training import DivergedError
 
     torch.set_num_threads(1)
     config = placed(base, values)
     post.send(number, start_record(number, values, _facts(config)))
-    checkpoint = _unpacked(post.kept(number))
+    kept = post.kept(number)
+    checkpoint = decode(kept, f"the checkpoint of trial {number}") if kept else Checkpoint()
     try:
         _train(number, config, checkpoint, images, post, report)
     except (OSError, MemoryError):  # the machine's fault, not the configuration's: it is begun again, maybe elsewhere
@@ -73,6 +73,7 @@ def run_trial(
 
 
 def _train(number: int, config: TrainConfig, checkpoint: Any, images: Images, post: Post, report: Report) -> None:
+    from fmnist.checkpoint import encode
     from fmnist.engine.fast import make_engine
     from fmnist.progress import Silent
     from fmnist.training import do_epoch
@@ -94,7 +95,7 @@ def _train(number: int, config: TrainConfig, checkpoint: Any, images: Images, po
     clock = time.perf_counter()
     while not checkpoint.finished:
         clock = do_epoch(checkpoint, images, engine, Silent(), clock)
-        tell(checkpoint.records[-1], _packed(checkpoint))
+        tell(checkpoint.records[-1], encode(checkpoint))
 
 
 def _facts(config: TrainConfig) -> dict[str, str]:
@@ -120,23 +121,3 @@ def _epoch_record(number: int, record: Record) -> Record:
 def end_record(number: int, epochs: int, state: State, why: str | None = None) -> Record:
     """How a trial ended."""
     return {"key": key(number, "end"), "time": time.time(), "epochs": epochs, "state": state, "why": why}
-
-
-def _packed(checkpoint: Any) -> bytes:
-    from fmnist.checkpoint import write_checkpoint
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "checkpoint"
-        write_checkpoint(path, checkpoint)
-        return path.read_bytes()
-
-
-def _unpacked(content: bytes | None) -> Any:
-    from fmnist.checkpoint import Checkpoint, read_checkpoint
-
-    if content is None:
-        return Checkpoint()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "checkpoint"
-        path.write_bytes(content)
-        return read_checkpoint(path)

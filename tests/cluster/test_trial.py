@@ -118,7 +118,7 @@ def test_what_its_machine_fails_is_not_held_against_a_configuration(
     def full(checkpoint: Any) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fmnist.cluster.trial._packed", full)
+    monkeypatch.setattr("fmnist.checkpoint.encode", full)
     desk = Desk({})
     with pytest.raises(OSError, match="No space left"):
         train(images, desk)
@@ -139,7 +139,7 @@ def test_where_the_best_epoch_is_kept_the_search_is_told_of_that(
         return 0.0
 
     monkeypatch.setattr("fmnist.training.do_epoch", do_epoch)
-    monkeypatch.setattr("fmnist.cluster.trial._packed", lambda checkpoint: b"")
+    monkeypatch.setattr("fmnist.checkpoint.encode", lambda checkpoint: b"")
     run_trial(2, VALUES, BASE.model_copy(update={"keep": "best"}), images, Desk({}), told.report)
     assert [(report["epoch"], report["val_accuracy"]) for report in told.reports] == [(1, 0.1), (2, 0.2), (3, 0.2)]
 

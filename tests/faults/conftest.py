@@ -171,9 +171,10 @@ class Place:
 
 def weights_of(run: Run) -> str:
     """A hash of the tensors in the run's checkpoint."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(read_checkpoint(run.checkpoint).state.items()):
-        digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    digest, checkpoint = hashlib.sha256(), read_checkpoint(run.checkpoint)
+    for tensors in (checkpoint.state, checkpoint.kept):
+        for name, tensor in sorted(tensors.items()):
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

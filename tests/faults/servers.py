@@ -17,7 +17,8 @@ import requests
 
 from ..helpers import free_port
 
-Badness = Literal["away", "broken", "hanging", "resetting"]
+Badness = Literal["away", "broken", "hanging", "resetting", "mute"]
+"""`mute`: what is asked is carried out, and the answer is lost."""
 ABORT = struct.pack("ii", 1, 0)
 """SO_LINGER with which a close tells the other side of a reset."""
 
@@ -94,28 +95,42 @@ class Gate:
                 threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
 
     def _pass_on(self, client: socket.socket) -> None:
+        muted = threading.Event()
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._server_port)) as server:
-            threading.Thread(target=_pump, args=(server, client), daemon=True).start()
+            threading.Thread(target=_pump, args=(server, client, muted), daemon=True).start()
             while piece := client.recv(65536):
                 self._good -= 1
                 if self._good < 0 and not self._opened.is_set():
-                    self._misbehave(client)
+                    muted.set()
+                    self._misbehave(client, server, piece)
                     return
                 server.sendall(piece)
         client.close()
 
-    def _misbehave(self, client: socket.socket) -> None:
+    def _misbehave(self, client: socket.socket, server: socket.socket, piece: bytes) -> None:
         if self._badness == "hanging":
             self._opened.wait()
-        elif self._badness == "resetting":
+        elif self._badness in ("resetting", "mute"):
+            if self._badness == "mute":
+                _hand_on(client, server, piece)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
         else:
             client.sendall(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         client.close()
 
 
-def _pump(server: socket.socket, client: socket.socket) -> None:
+def _pump(server: socket.socket, client: socket.socket, muted: threading.Event) -> None:
     with contextlib.suppress(OSError):
         while piece := server.recv(65536):
-            client.sendall(piece)
+            if not muted.is_set():
+                client.sendall(piece)
         client.shutdown(socket.SHUT_WR)
+
+
+def _hand_on(client: socket.socket, server: socket.socket, piece: bytes) -> None:
+    """All of a request, which has come as far as `piece`; there is time to carry it out."""
+    client.settimeout(0.5)
+    with contextlib.suppress(TimeoutError):
+        while piece:
+            server.sendall(piece)
+            piece = client.recv(65536)

@@ -40,6 +40,20 @@ def test_a_changed_set_is_refused(tracked: Place, backup_set: Path, tmp_path: Pa
     assert digests(place.home) == before
 
 
+@pytest.mark.parametrize("number", [1, 3, 5])  # of 4 folders, and what says that the set is whole
+def test_a_backup_that_is_killed_leaves_nothing_that_looks_like_a_set(
+    tracked: Place, tmp_path: Path, number: int
+) -> None:
+    sets = tmp_path / "sets"
+    call = "pack" if number < 5 else "write_manifest"
+    fault = {"call": f"fmnist.ops.backup:{call}", "number": number % 5 or 1}
+    assert tracked.run("backup", "--to", str(sets), fault=fault)[0] == -9
+    assert not list(sets.glob("fmnist-*")) and not list(sets.rglob("manifest.json"))
+    tracked.do("backup", "--to", str(sets))
+    (made,) = sets.glob("fmnist-*")
+    tracked.do("backup", "--verify", str(made))
+
+
 def test_a_set_made_while_a_training_logs_goes_on_elsewhere(
     place: Place, tmp_path: Path, warm: Warm, undisturbed: str
 ) -> None:

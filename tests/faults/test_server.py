@@ -107,6 +107,11 @@ def test_a_server_that_resets_connections(new_place: Callable[..., Place], sound
     bad_to_the_end(new_place, sound_server, "resetting", seed)
 
 
+@pytest.mark.fault("MLflow's answers are lost, what is asked is done, synced later", 1, 20)
+def test_a_server_whose_answers_are_lost(new_place: Callable[..., Place], sound_server: Server, seed: int) -> None:
+    bad_to_the_end(new_place, sound_server, "mute", seed)
+
+
 def test_another_machines_server_at_the_same_address(
     new_place: Callable[..., Place], server: Server, tmp_path: Path
 ) -> None:

@@ -77,13 +77,14 @@ def test_killed_in_an_upload(place: Place, undisturbed: str, lines: dict[str, in
 def test_killed_at_any_time(tmp_path: Path, warm: Any, undisturbed: str, seed: int) -> None:
     """From outside; its database is not there yet."""
     chance, place = random.Random(seed), Place(tmp_path, warm)
-    for arguments in (TRAIN, RESUME):
+    for arguments, longest in ((TRAIN, 3), (RESUME, 6)):  # the second may be over by then
         process = place.start_cold(*arguments)
         place.wait_for("runs/*/lock")
-        time.sleep(chance.uniform(0, 6))
+        time.sleep(chance.uniform(0, longest))
         process.send_signal(signal.SIGKILL)
         place.kill_shipper()
-        process.communicate()
+        _, err = process.communicate()
+        assert arguments == RESUME or process.returncode == -signal.SIGKILL, err
     check_whole(place, undisturbed)
 
 
