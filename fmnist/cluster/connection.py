@@ -157,7 +157,7 @@ def _join(ray: Any, address: str, logs: bool) -> None:
 
 
 def _why_not_joined(error: Exception) -> str:
-    if found := re.search(rf"{VERSIONS}.*{VERSIONS}", chain(error), re.DOTALL):
+    if found := re.search(rf"{VERSIONS}.*{VERSIONS}", _chain(error), re.DOTALL):
         ray_there, python_there, ray_here, python_here = found.groups()
         return f"is {ray_there} on Python {python_there}, here is {ray_here} on {python_here}; make them the same"
     return f"cannot be joined ({_reason(error)}); from a machine that is none of its nodes, give ray://HOST:10001"
@@ -188,13 +188,19 @@ def _look_at(ray: Any, address: str | None, cpus: int, given: str) -> Cluster:
     return cluster
 
 
-def chain(error: BaseException | None) -> str:
-    """What an error says, and what those say that it came from."""
-    return f"{error} {chain(error.__cause__ or error.__context__)}" if error else ""
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it came from."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _chain(error: BaseException) -> str:
+    return " ".join(map(str, causes(error)))
 
 
 def _reason(error: BaseException) -> str:
-    return one_line(chain(error))[:300] or type(error).__name__
+    return one_line(_chain(error))[:300] or type(error).__name__
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from fmnist.cluster.board import Board
-from fmnist.cluster.connection import Cluster, chain, connected, processors
+from fmnist.cluster.connection import Cluster, causes, connected, processors
 from fmnist.cluster.trial import Images, Record
 from fmnist.errors import Failure, Interrupted, last_words
 from fmnist.files import unsealed, write_whole
@@ -120,7 +120,7 @@ class _Search:
             place = ray.get(desk.make_folder.remote(), timeout=PATIENCE)
             for left in reversed(range(TRIES)):
                 error = self._fit(make_tuner(self._sweep.about, self._trials, images, desk, cluster.cpus, place), desk)
-                if not (left and error and OUT_OF_MEMORY in chain(error)):
+                if not (left and any(OUT_OF_MEMORY in f"{type(one).__name__} {one}" for one in causes(error))):
                     break
             with suppress(Exception):
                 ray.get(desk.clean.remote(), timeout=5)

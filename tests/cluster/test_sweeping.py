@@ -83,7 +83,9 @@ def end(desk: Desk) -> None:
 
 
 def lack_memory(desk: Desk) -> None:
-    raise RuntimeError("Caught unexpected exception") from ValueError("ray.exceptions.OutOfMemoryError: it was killed")
+    import ray
+
+    raise RuntimeError("Caught unexpected exception") from ray.exceptions.OutOfMemoryError("it was killed")
 
 
 def break_down(desk: Desk) -> None:
