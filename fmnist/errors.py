@@ -6,7 +6,7 @@ expect, so that `except ValueError` works without this module.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _LONGEST = 60
@@ -23,6 +23,13 @@ _DATABASE = re.compile(r"sqlite|psycopg|sqlalche|could not extend file|database 
 def one_line(text: object) -> str:
     """`text` on one line, whatever a file name or a library's message holds, without an address's password."""
     return re.sub(r"(?<=://)[^/\s]+@", "…@", " ".join(str(text).split()))
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it came from."""
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def last_words(error: BaseException) -> str:

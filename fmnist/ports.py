@@ -76,7 +76,8 @@ def _listener(port: int) -> psutil.Process | None:
 def _is_command(process: psutil.Process) -> bool:
     """`python … fmnist …`, or `python -m fmnist …`."""
     with suppress(psutil.Error):
-        return "fmnist" in {Path(word).name for word in process.cmdline()[:4]}
+        python, *words = process.cmdline()[:5] or [""]
+        return Path(python).name.startswith("python") and "fmnist" in {Path(word).name for word in words}
     return False
 
 

@@ -17,7 +17,7 @@ from fmnist.progress import Live, print_notice
 from fmnist.recipe import make_config
 from fmnist.registry import CHAMPION
 from fmnist.run import Run
-from fmnist.sweep import Plan, Sweep, Trial, create_sweep, find_sweep, ranked
+from fmnist.sweep import Plan, Sweep, Trial, create_sweep, find_sweep, ranked, start_of_sweep
 from fmnist.tracking.journal import Journal, Record
 from fmnist.tracking.sweep_report import PICTURE
 from fmnist.tracking.tracker import JournalTracker
@@ -147,7 +147,6 @@ def _tracking(
     workspace: Workspace, own: Sweep
 ) -> tuple[Callable[[Sequence[Record]], None], Callable[[Callable[[str, float], None]], None]]:
     """(what commits records, what waits until they are sent). The journal is kept though nothing is to be sent."""
-    from fmnist.cluster.sweeping import start_of_sweep
 
     def start() -> Record:
         return start_of_sweep(own)

@@ -41,12 +41,18 @@ def raise_on_signals() -> None:
 def hangup_counts() -> Iterator[None]:
     """The end of the terminal ends a command as SIGTERM does, unless it was told to outlive it (nohup)."""
     before = signal.getsignal(signal.SIGHUP)
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a shell and the system send one each
+        signal.raise_signal(signal.SIGTERM)
+
     if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
+        signal.signal(signal.SIGHUP, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGHUP, before)
+        if signal.getsignal(signal.SIGHUP) is end:
+            signal.signal(signal.SIGHUP, before)
 
 
 @contextmanager

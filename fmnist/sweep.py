@@ -7,6 +7,7 @@ var/sweeps/<id>/sweep.json       what was asked for: recipe, space, budget, data
 """
 
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -185,3 +186,46 @@ def find_sweep(root: Path, reference: str) -> Sweep:
     raise UserError(
         f"sweep {reference!r}", f"{problem}; {f'the last are {there}' if there else 'make one: fmnist sweep'}"
     )
+
+
+def start_of_sweep(sweep: Sweep) -> dict[str, Any]:
+    """The journal's first record: what the sweep is, in the form of a run's start."""
+    plan = sweep.about
+    space = {f"space.{name}": str(domain) for name, domain in plan.space.items()}
+    return {
+        "key": "start",
+        "time": datetime.fromisoformat(plan.created).timestamp(),
+        "run_id": sweep.id,
+        "params": {"trials": plan.trials, "search_seed": plan.seed, **space, **_unsearched(sweep)},
+        "data": plan.data,
+        "name": plan.name,
+        "note": None,
+        "tags": {},
+        "facts": plan.versions,
+    }
+
+
+def _unsearched(sweep: Sweep) -> dict[str, Any]:
+    base = sweep.about.base.model_dump()
+    return {name: value for name, value in base.items() if name not in sweep.about.space}
+
+
+def shared(sweep: Sweep, number: int, values: dict[str, Any]) -> dict[str, Any]:
+    """What makes a trial's start that of a run."""
+    plan = sweep.about
+    return {
+        "run_id": f"{sweep.id}-{number:03}",
+        "params": plan.base.model_dump() | values,
+        "data": plan.data,
+        "name": f"trial {number}",
+        "note": None,
+        "tags": {"fmnist.sweep": sweep.id},
+    }
+
+
+def end_of_sweep(trials: dict[int, Trial]) -> dict[str, Any]:
+    """The journal's last record."""
+    best = ranked(trials.values())[0]
+    assert best.kept
+    scores = {f"best_{SCORE}": best.kept[SCORE], "best_trial": best.number, "trials_over": len(trials)}
+    return {"key": "end", "time": time.time(), "trials": len(trials), "best": best.number, "scores": scores}

@@ -147,7 +147,8 @@ def main() -> int:
     chosen, rest = parser.parse_known_args()
     try:
         for number in (signal.SIGTERM, signal.SIGHUP) if chosen.verb in ALONE else ():
-            signal.signal(number, _interrupt)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, _interrupt)
         harmless = chosen.verb == "start" or any(word.startswith("--verify") for word in rest)
         with alone(shared=harmless) if chosen.verb in ALONE else contextlib.nullcontext():
             VERBS[chosen.verb](rest)

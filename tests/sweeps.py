@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fmnist.cluster.sweeping import end_of_sweep, shared, start_of_sweep
 from fmnist.cluster.trial import end_record
 from fmnist.recipe import TrainConfig
 from fmnist.space import Choice, Range, Value
-from fmnist.sweep import Plan, State, Sweep, create_sweep, key, trials_of
+from fmnist.sweep import Plan, State, Sweep, create_sweep, end_of_sweep, key, shared, start_of_sweep, trials_of
 
 EPOCHS = 3
 PLAN = Plan(

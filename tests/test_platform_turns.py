@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -231,14 +232,20 @@ sys.exit(verbs.main())
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_that_would_end_it_half_way_counts_as_ctrl_c(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, None])
+def test_a_signal_that_would_end_it_half_way_counts_as_ctrl_c(tmp_path: Path, number: signal.Signals | None) -> None:
+    """But for one that it was told to outlive (nohup)."""
     var = tmp_path / "var"
     var.mkdir()
     code = WAITING.format(platform=str(Path(__file__).parents[1] / "platform"), var=str(var))
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+    nohup = [] if number else ["nohup"]
+    with subprocess.Popen([*nohup, sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "begun\n"
-        process.send_signal(number)
+        process.send_signal(number or signal.SIGHUP)
+        if number is None:
+            time.sleep(0.5)
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
     assert process.returncode == 130
     if number == signal.SIGHUP:  # its terminal is gone

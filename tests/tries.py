@@ -31,6 +31,7 @@ SHARED = (
     "tests/*.py",
     "tests/data/*.gz",
     "tests/platform/conftest.py",
+    "tests/platform/platforms.py",
     "tests/platform/writers.py",
     "tests/faults/conftest.py",
     "tests/faults/warm.py",

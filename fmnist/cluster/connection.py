@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.cluster.afterwards import OWNER, end_all, tidied
-from fmnist.errors import Failure, UserError, one_line
+from fmnist.errors import Failure, UserError, causes, one_line
 from fmnist.signals import ENDING, importing
 
 PATIENCE = 5
@@ -90,10 +90,7 @@ def connected(
                     _start(ray, cpus, folder, logs)
             else:
                 _join(ray, address, logs)
-        cluster = _look_at(ray, address, cpus, given)
-        if address and (free := int(ray.available_resources().get("CPU", 0))) < cpus:
-            notice(f"{free} of the {cluster.cpus} processors there are free now; it waits for {cpus}")
-        yield cluster
+        yield _look_at(ray, address, cpus, given, notice)
 
 
 def _check_here(cpus: int, given: str) -> None:
@@ -175,7 +172,7 @@ def _check_answers(address: str) -> None:
         raise Failure(f"Ray at {address}", f"does not answer ({reason}); see that it runs, and on this port") from error
 
 
-def _look_at(ray: Any, address: str | None, cpus: int, given: str) -> Cluster:
+def _look_at(ray: Any, address: str | None, cpus: int, given: str, notice: Callable[[str], None]) -> Cluster:
     """What is there. Raises UserError where that is less than `cpus` processors."""
     found = ray.cluster_resources()
     cluster = Cluster(
@@ -185,14 +182,9 @@ def _look_at(ray: Any, address: str | None, cpus: int, given: str) -> Cluster:
         raise UserError(
             f"{given} {cpus}", f"is more than the {cluster.cpus} processors of Ray at {address}; give at most that"
         )
+    if address and (free := int(ray.available_resources().get("CPU", 0))) < cpus:
+        notice(f"{free} of the {cluster.cpus} processors there are free now, {cpus} are asked for")
     return cluster
-
-
-def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and those that it came from."""
-    while error:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _chain(error: BaseException) -> str:

@@ -159,7 +159,8 @@ def serve_replicas(
 ) -> None:
     """Serve until a signal; `ready` is called once every replica answers. Raises UserError or Failure."""
     lines: Any = ReplicasLines(sys.stderr)
-    with redirect_stderr(lines), connected(address, replicas.most, "--replicas", notice, logs=True) as cluster:
+    joined = connected(address, replicas.most, "--replicas", notice, logs=True)
+    with redirect_stderr(lines), joined as cluster, hangup_counts():
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
@@ -168,7 +169,7 @@ def serve_replicas(
         try:
             _run(make, replicas, front)
             ready()
-            with suppress(KeyboardInterrupt), hangup_counts():
+            with suppress(KeyboardInterrupt):
                 threading.Event().wait()
         finally:
             alone = not cluster.address

@@ -3,21 +3,19 @@
 import logging
 import os
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from fmnist.cluster.board import Board
-from fmnist.cluster.connection import Cluster, causes, connected, processors
+from fmnist.cluster.connection import Cluster, connected, processors
 from fmnist.cluster.trial import Images, Record
-from fmnist.errors import Failure, Interrupted, last_words
+from fmnist.errors import Failure, Interrupted, causes, last_words
 from fmnist.files import unsealed, write_whole
 from fmnist.signals import check_signals
-from fmnist.sweep import SCORE, Sweep, Trial, key, ranked, split_key, trials_of
+from fmnist.sweep import Sweep, Trial, end_of_sweep, key, ranked, shared, trials_of
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.sweep_report import write_report
 
@@ -118,12 +116,15 @@ class _Search:
         try:
             desk = open_desk(cluster.node, self._kept())
             place = ray.get(desk.make_folder.remote(), timeout=PATIENCE)
-            for left in reversed(range(TRIES)):
-                error = self._fit(make_tuner(self._sweep.about, self._trials, images, desk, cluster.cpus, place), desk)
-                if not (left and any(OUT_OF_MEMORY in f"{type(one).__name__} {one}" for one in causes(error))):
-                    break
-            with suppress(Exception):
-                ray.get(desk.clean.remote(), timeout=5)
+            try:
+                for left in reversed(range(TRIES)):
+                    what = self._sweep.about, self._trials, images, desk, cluster.cpus, place
+                    error = self._fit(make_tuner(*what), desk)
+                    if not left or not self._is_worth_another(error):
+                        break
+            finally:
+                with suppress(Exception):
+                    ray.get(desk.clean.remote(), timeout=5)
             if error:
                 raise error
         except Failure as error:
@@ -134,6 +135,11 @@ class _Search:
                 f"the cluster failed ({last_words(error)}); what is over is kept, "
                 f"go on with: {self._sweep.resume_command}",
             ) from error
+
+    def _is_worth_another(self, error: BaseException | None) -> bool:
+        """Whether Tune has lost trials by what is no fault of theirs: memory, or a death between two of them."""
+        short = any(OUT_OF_MEMORY in f"{type(one).__name__} {one}" for one in causes(error))
+        return short if error else _over(self._trials) < self._sweep.about.trials
 
     def _fit(self, tuner: Any, desk: Any) -> BaseException | None:
         """Have Tune do all trials, and take what they say. Gives what ended it before that."""
@@ -182,8 +188,9 @@ class _Search:
 
     def _completed(self, number: int, record: Record) -> Record:
         """A trial's start with what it shares with all others."""
-        place = split_key(record["key"])
-        return record | shared(self._sweep, number, record["values"]) if place and place[1] == "start" else record
+        return (
+            record | shared(self._sweep, number, record["values"]) if record["key"] == key(number, "start") else record
+        )
 
     def _note(self, number: int, record: Record) -> bool:
         """Whether the trial is over by it."""
@@ -207,46 +214,3 @@ class _Fit(threading.Thread):
             self._tuner.fit()
         except BaseException as error:  # noqa: BLE001 - it is raised where somebody hears it
             self.error = error
-
-
-def start_of_sweep(sweep: Sweep) -> Record:
-    """The journal's first record: what the sweep is, in the form of a run's start."""
-    plan = sweep.about
-    space = {f"space.{name}": str(domain) for name, domain in plan.space.items()}
-    return {
-        "key": "start",
-        "time": datetime.fromisoformat(plan.created).timestamp(),
-        "run_id": sweep.id,
-        "params": {"trials": plan.trials, "search_seed": plan.seed, **space, **_unsearched(sweep)},
-        "data": plan.data,
-        "name": plan.name,
-        "note": None,
-        "tags": {},
-        "facts": plan.versions,
-    }
-
-
-def _unsearched(sweep: Sweep) -> dict[str, Any]:
-    base = sweep.about.base.model_dump()
-    return {name: value for name, value in base.items() if name not in sweep.about.space}
-
-
-def shared(sweep: Sweep, number: int, values: dict[str, Any]) -> Record:
-    """What makes a trial's start that of a run."""
-    plan = sweep.about
-    return {
-        "run_id": f"{sweep.id}-{number:03}",
-        "params": plan.base.model_dump() | values,
-        "data": plan.data,
-        "name": f"trial {number}",
-        "note": None,
-        "tags": {"fmnist.sweep": sweep.id},
-    }
-
-
-def end_of_sweep(trials: dict[int, Trial]) -> Record:
-    """The journal's last record."""
-    best = ranked(trials.values())[0]
-    assert best.kept
-    scores = {f"best_{SCORE}": best.kept[SCORE], "best_trial": best.number, "trials_over": len(trials)}
-    return {"key": "end", "time": time.time(), "trials": len(trials), "best": best.number, "scores": scores}

@@ -119,8 +119,9 @@ def test_what_broke_it_is_told_by_its_last_words(sweep: Sweep, go_on: Callable[.
 def test_a_trial_that_tune_has_lost_is_no_end(sweep: Sweep, go_on: Callable[..., Any]) -> None:
     told = f"sweep {sweep.id}: 1 of its trials were lost; go on with: fmnist sweep --resume {sweep.id}"
     with pytest.raises(Failure, match=told):
-        go_on(lambda desk: None)
+        go_on(*[lambda desk: None] * tuning.TRIES)
     assert "end" not in keys(sweep) and not sweep.is_whole
+    assert len(go_on(lambda desk: None, end)) == 5
 
 
 def test_a_full_disk_tells_how_to_go_on(sweep: Sweep, go_on: Callable[..., Any]) -> None:

@@ -62,17 +62,22 @@ def first(
         yield None
         return
     environment, folder = request.getfixturevalue("engine"), tmp_path_factory.mktemp("platform")
+    made: list[Platform] = []
 
     def build() -> Platform:
         if BROUGHT in environment:
             subprocess.run([ENGINE / "bases.sh"], env=environment, check=True)
-        platform = Platform(folder, environment, ALLOWED_HOSTS="192.0.2.7, box.example.org")
+        made.append(platform := Platform(folder, environment, ALLOWED_HOSTS="192.0.2.7, box.example.org"))
         platform.make("wheels", "ARGS=--quiet", env=platform.environment | {"COMPOSE_PROFILES": "cluster"})
         platform.make("build", "ARGS=--quiet")
         return platform
 
-    with ThreadPoolExecutor(1) as beside:
-        yield beside.submit(build)
+    try:
+        with ThreadPoolExecutor(1) as beside:
+            yield beside.submit(build)
+    finally:
+        for platform in made:
+            platform.remove()
 
 
 @pytest.fixture(scope="session")
@@ -80,8 +85,8 @@ def make_platform(
     engine: dict[str, str], first: "Future[Platform]", tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Platform]]:
     """Makes platforms, not started. At the end nothing of them is left."""
-    made = [first.result()]
-    wheels = str(made[0].folder / "platform" / "wheels")
+    made: list[Platform] = []
+    wheels = str(first.result().folder / "platform" / "wheels")
 
     def make(**settings: str) -> Platform:
         made.append(Platform(tmp_path_factory.mktemp("platform"), engine, WHEELS=wheels, **settings))
