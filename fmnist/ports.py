@@ -77,7 +77,7 @@ def _is_command(process: psutil.Process) -> bool:
     """`python … fmnist …`, or `python -m fmnist …`."""
     with suppress(psutil.Error):
         python, *words = process.cmdline()[:5] or [""]
-        return Path(python).name.startswith("python") and "fmnist" in {Path(word).name for word in words}
+        return Path(python).name.lower().startswith("python") and "fmnist" in {Path(word).name for word in words}
     return False
 
 

@@ -87,7 +87,12 @@ def _looks(patient: Patient, engine: Look, places: Callable[[], Places]) -> dict
         "TensorBoard": lambda: [servers.tensorboard(places().tensorboard, to.logs, needed=places().on_platform)],
         "service": lambda: [servers.service(places().service, needed=places().on_platform)],
         "platform": lambda: places().trouble + _healths(patient, places()),
-        "ports": lambda: [] if places().on_platform else [machine.port(port) for port in patient.ports.values()],
+        # Where MLflow is a server, `fmnist up` is not what is used: JupyterLab of the platform's notebook has its port.
+        "ports": lambda: (
+            []
+            if places().on_platform or to.mlflow_uri.startswith("http")
+            else [machine.port(port) for port in patient.ports.values()]
+        ),
     }
 
 
