@@ -54,7 +54,6 @@ def test_nothing_is_lost_where_postgres_has_no_room(full: Any, small: Path) -> N
     run_id = json.loads(done.stdout)["run_id"]
     told = done.stderr.splitlines()[-1]
     assert f"run {run_id}: not all of it has been sent" in told and told.endswith("send the rest with: fmnist sync")
-    assert "http://mlflow:5000" in told
     (small / "rest").unlink()
     full.wait_until_healthy("postgres")
     full.wait_until_healthy("mlflow")
@@ -62,4 +61,4 @@ def test_nothing_is_lost_where_postgres_has_no_room(full: Any, small: Path) -> N
     whole = list(range(1, EPOCHS + 1))
     assert full.steps(run_id, "val_loss")[0] == whole
     assert full.tracked(run_id)["info"]["status"] == full.tracked(before)["info"]["status"] == "FINISHED"
-    assert json.loads(full.inside("fmnist", "models", "--json").stdout)["versions"][0]["run_id"] == run_id
+    assert json.loads(full.inside("fmnist", "models", "--json").stdout)["versions"][-1]["run_id"] == run_id
