@@ -88,10 +88,10 @@ def report(found: dict[str, Any], pairs: list[dict[str, dict[str, Any]]], alone:
     ]
     if pairs:
         lines += ["| trained again, in turn, by other seeds | validation accuracy | test accuracy |", "|---|---|---|"]
-    for name in pairs[0] if pairs else ():
-        runs = [pair[name] for pair in pairs]
-        val, test = (spread([run[part] for run in runs], ".2%") for part in ("val", "test"))
-        lines.append(f"| {name} | {val} | {test} |")
+        for name in pairs[0]:
+            runs = [pair[name] for pair in pairs]
+            val, test = (spread([run[part] for run in runs], ".2%") for part in ("val", "test"))
+            lines.append(f"| {name} | {val} | {test} |")
     ratios = [by_itself / own for own, by_itself in alone]
     return "\n".join(
         [
