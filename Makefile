@@ -49,7 +49,7 @@ stop: ## stop the platform; everything is kept
 status: ## what of the platform runs, and where
 	@$(PYTHON) platform/verbs.py status
 
-logs: ## what the platform's services say, e.g. make logs ARGS=mlflow; Ctrl-C ends it
+logs: ## what the platform's services say, until Ctrl-C; ARGS=mlflow: the last hundred lines of one
 	@$(PYTHON) platform/verbs.py logs $(ARGS)
 
 reset: ## delete the platform's data, after asking
@@ -81,10 +81,11 @@ test: $(READY) ## run the tests (no network, no Docker)
 	  --ignore=tests/faults --ignore=tests/platform $(ARGS)
 
 test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries, going on where it was stopped
-	@FULL=$(FULL) $(BIN)/pytest tests/faults $(if $(FULL),tests/platform/test_postgres.py) $(ARGS)
+	@FULL=$(FULL) $(BIN)/pytest --numprocesses=2 --dist=loadgroup tests/faults $(if $(FULL),tests/platform/test_postgres.py) $(ARGS)
 
 test-platform: $(READY) ## real servers and containers, a live notebook, Ray on two nodes, 5,000 strange requests
-	@FUZZ=5000 $(MALLOC) $(BIN)/pytest tests/platform tests/serve/test_fuzz.py --ignore-glob='*/test_cluster_*' $(ARGS)
+	@FUZZ=5000 $(MALLOC) $(BIN)/pytest --numprocesses=2 --dist=loadgroup tests/platform tests/serve/test_fuzz.py \
+	  --ignore-glob='*/test_cluster_*' $(ARGS)
 
 test-cluster: $(READY) ## more of Ray: workers killed, sweeps resumed, replicas under load, who may knock where
 	@$(BIN)/pytest tests/platform/test_cluster_*.py $(ARGS)

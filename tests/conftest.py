@@ -29,6 +29,7 @@ from .tries import (  # noqa: F401 - pytest's hooks
     pytest_configure,
     pytest_generate_tests,
     pytest_runtest_makereport,
+    pytest_sessionfinish,
     pytest_terminal_summary,
 )
 

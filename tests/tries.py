@@ -3,7 +3,8 @@
 A test marked `fault(name, few, full)` is one row: its `seed` runs over `few` numbers, with FULL=1 over `full`; TRY=7
 tries that seed alone. What passes under FULL=1 is noted in var/faults.json and not tried again while its sources are
 the same; what fails is noted too, and counts as lost though it may pass later. `--fresh` forgets all that. The counts
-are written beside it, as docs/reliability.md shows them.
+are written beside it, as docs/reliability.md shows them. With several processes each collects the same tries, and the
+one that hears of all outcomes counts them.
 """
 
 import hashlib
@@ -39,15 +40,19 @@ SHARED = (
 )
 
 
-def row_of(item: pytest.Item) -> str | None:
-    mark = item.get_closest_marker("fault")
-    return str(mark.args[0]) if mark else None
+def row_of(tried: pytest.Item | pytest.TestReport) -> str | None:
+    return dict(tried.user_properties).get("fault")  # type: ignore[return-value]
+
+
+def name_of(tried: pytest.Item | pytest.TestReport) -> str:
+    """The same however many processes share the tries, which puts their group into pytest's own name."""
+    return f"{tried.location[0]}::{tried.location[2]}"
 
 
 @cache
-def sources(path: Path) -> str:
-    """A digest of what a try's outcome depends on. `path`: its test file."""
-    files = [path, *(file for pattern in SHARED for file in sorted(ROOT.glob(pattern)))]
+def sources(file: str) -> str:
+    """A digest of what a try's outcome depends on. `file`: its test file, below the checkout."""
+    files = [ROOT / file, *(file for pattern in SHARED for file in sorted(ROOT.glob(pattern)))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()[:16]
 
 
@@ -67,24 +72,42 @@ class Tries:
         """(what is to be tried, what has passed already)."""
         todo, done = [], []
         for item in items:
-            if row := row_of(item):
+            if mark := item.get_closest_marker("fault"):
+                row, name = mark.args[0], name_of(item)
+                item.user_properties.append(("fault", row))  # its reports have it, in every process
                 self.asked[row] += 1
-                if self.noted.get(f"lost {item.nodeid}") == sources(item.path):
-                    self.lost[row].add(item.nodeid)
-                if self.noted.get(item.nodeid) == sources(item.path):
+                if self.noted.get(f"lost {name}") == sources(item.location[0]):
+                    self.lost[row].add(name)
+                if self.noted.get(name) == sources(item.location[0]):
                     self.earlier[row] += 1
                     done.append(item)
                     continue
             todo.append(item)
         return todo, done
 
-    def note(self, item: pytest.Item, row: str, *, lost: bool) -> None:
+    def collected(self) -> dict[str, Any]:
+        """What a process tells the one that counts."""
+        lost = {row: sorted(names) for row, names in self.lost.items()}
+        return {"asked": dict(self.asked), "earlier": dict(self.earlier), "lost": lost}
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        if told := getattr(node, "workeroutput", {}).get("tries"):
+            self.asked, self.earlier = Counter(told["asked"]), Counter(told["earlier"])
+            for row, names in told["lost"].items():
+                self.lost[row].update(names)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and not report.skipped and (row := row_of(report)):
+            self._note(name_of(report), row, report.location[0], lost=report.failed)
+
+    def _note(self, name: str, row: str, file: str, *, lost: bool) -> None:
         if lost:
-            self.lost[row].add(item.nodeid)
+            self.lost[row].add(name)
         else:
             self.passed[row] += 1
         if FULL:
-            self.noted[f"lost {item.nodeid}" if lost else item.nodeid] = sources(item.path)
+            self.noted[f"lost {name}" if lost else name] = sources(file)
             NOTES.parent.mkdir(exist_ok=True)
             write_whole(NOTES, json.dumps(self.noted, indent=0))
 
@@ -108,6 +131,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(name, few, full): a row of the fault table, and how often it is tried")
     config.stash[TRIES] = Tries(fresh=config.getoption("fresh"))
+    if not hasattr(config, "workerinput"):  # it hears of every outcome
+        config.pluginmanager.register(config.stash[TRIES])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -128,17 +153,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report: pytest.TestReport = yield
-    if row := row_of(item):
-        tries = item.config.stash[TRIES]
-        if report.failed:
-            if report.when == "call":
-                tries.note(item, row, lost=True)
-            seed = getattr(item, "callspec", None) and item.callspec.params.get("seed")  # type: ignore[attr-defined]
-            again = "" if seed is None else f" (once more: TRY={seed} make test-faults ARGS='-k {item.name}')"
-            report.sections.append(("fault", f"{row}, seed {seed}{again}"))
-        elif report.when == "call" and report.passed:
-            tries.note(item, row, lost=False)
+    if report.failed and (row := row_of(item)):
+        seed = getattr(item, "callspec", None) and item.callspec.params.get("seed")  # type: ignore[attr-defined]
+        again = "" if seed is None else f" (once more: TRY={seed} make test-faults ARGS='-k {item.name}')"
+        report.sections.append(("fault", f"{row}, seed {seed}{again}"))
     return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tries"] = session.config.stash[TRIES].collected()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

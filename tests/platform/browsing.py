@@ -62,7 +62,8 @@ def chromium() -> Iterator[Any]:
     found = next(filter(None, map(shutil.which, names)), None)
     if found is None:
         install = "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null"
-        subprocess.run(["sh", "-c", install], check=True)
+        lock = "/var/tmp/fmnist-apt.lock"  # another process may install the engine, or this, at the same time
+        subprocess.run(["flock", lock, "sh", "-c", install], check=True)
         found = shutil.which("chromium")
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     flags += " --disable-component-update --disable-sync"

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "last: takes away what other tests use")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First what needs no image, while those are made; then the plain platform's tests, then the cluster's."""
+    """What needs an engine runs in one process, the plain platform's tests first; all else beside it in another."""
 
     def place(item: pytest.Item) -> int:
         names, given = getattr(item, "fixturenames", ()), getattr(getattr(item, "callspec", None), "params", {})
-        if "make_platform" not in names:
-            return 0
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("containers" if "engine" in names else "servers"))
         on_cluster = "cluster" in names or given.get("store") == "s3"
-        return 1 + on_cluster + (item.get_closest_marker("last") is not None)
+        return on_cluster + (item.get_closest_marker("last") is not None)
 
     items.sort(key=place)
 
@@ -53,40 +53,28 @@ def engine() -> Iterator[dict[str, str]]:
         subprocess.run([bring, "stop"], check=True)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def first(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> "Iterator[Future[Platform] | None]":
-    """A platform with its images, and with the wheels of all others: it is made beside the tests that need none."""
-    if not any("make_platform" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        yield None
-        return
-    environment, folder = request.getfixturevalue("engine"), tmp_path_factory.mktemp("platform")
-    made: list[Platform] = []
-
-    def build() -> Platform:
-        if BROUGHT in environment:
-            subprocess.run([ENGINE / "bases.sh"], env=environment, check=True)
-        made.append(platform := Platform(folder, environment, ALLOWED_HOSTS="192.0.2.7, box.example.org"))
+@pytest.fixture(scope="session")
+def first(engine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform with its images, and with the wheels of all others."""
+    if BROUGHT in engine:
+        subprocess.run([ENGINE / "bases.sh"], env=engine, check=True)
+    folder = tmp_path_factory.mktemp("platform")
+    platform = Platform(folder, engine, ALLOWED_HOSTS="192.0.2.7, box.example.org")
+    try:
         platform.make("wheels", "ARGS=--quiet", env=platform.environment | {"COMPOSE_PROFILES": "cluster"})
         platform.make("build", "ARGS=--quiet")
-        return platform
-
-    try:
-        with ThreadPoolExecutor(1) as beside:
-            yield beside.submit(build)
+        yield platform
     finally:
-        for platform in made:
-            platform.remove()
+        platform.remove()
 
 
 @pytest.fixture(scope="session")
 def make_platform(
-    engine: dict[str, str], first: "Future[Platform]", tmp_path_factory: pytest.TempPathFactory
+    engine: dict[str, str], first: Platform, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Platform]]:
     """Makes platforms, not started. At the end nothing of them is left."""
     made: list[Platform] = []
-    wheels = str(first.result().folder / "platform" / "wheels")
+    wheels = str(first.folder / "platform" / "wheels")
 
     def make(**settings: str) -> Platform:
         made.append(Platform(tmp_path_factory.mktemp("platform"), engine, WHEELS=wheels, **settings))
@@ -101,14 +89,13 @@ def make_platform(
 
 
 @pytest.fixture(scope="session")
-def platform(make_platform: Callable[..., Platform], first: "Future[Platform]") -> Platform:
+def platform(first: Platform) -> Platform:
     """The one that most tests share: it runs, with Fashion-MNIST in its cache."""
-    platform = first.result()
     fetch = [sys.executable, "-m", "fmnist", "data"]
-    environment = platform.environment | {"FMNIST_HOME": str(platform.folder / "var")}
-    subprocess.run(fetch, cwd=platform.folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-    platform.make("start")
-    return platform
+    environment = first.environment | {"FMNIST_HOME": str(first.folder / "var")}
+    subprocess.run(fetch, cwd=first.folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    first.make("start")
+    return first
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ mirror() { # where this machine gets its Debian from
 }
 
 fetch() { # bookworm's own engine cannot build from named contexts: trixie's, unpacked and not installed
+  exec 9>/var/tmp/fmnist-apt.lock
+  flock 9 # a browser may be installed at the same time
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq runc iptables iproute2 debootstrap >/dev/null
   local apt=$place/apt options
@@ -31,6 +33,7 @@ fetch() { # bookworm's own engine cannot build from named contexts: trixie's, un
   mkdir -p "$place/config"
   ln -sfn "$root/usr/libexec/docker/cli-plugins" "$place/config/cli-plugins"
   mv "$root.part" "$root"
+  exec 9>&-
 }
 
 running() { [ -f "$pid_file" ] && kill -0 "$(cat "$pid_file")" 2>/dev/null; }
