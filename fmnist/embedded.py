@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fmnist.errors import Failure, one_line
 from fmnist.files import make_folder, write_whole
-from fmnist.ports import Port, check_ports, is_loopback, netloc, reached, url_host
+from fmnist.ports import Port, check_ports, is_loopback, known_names, netloc, own_names, reached, with_port
 from fmnist.registry import Registry
 from fmnist.settings import Settings, checkout_root
 from fmnist.supervisor import Logs, Supervisor
@@ -82,18 +82,22 @@ def run_servers(
 
 def _servers(settings: Settings, destinations: Destinations, host: str) -> tuple[list[Server], dict[str, str]]:
     """What is to be started, and the addresses of what runs elsewhere."""
+    names = settings.allowed_hosts
     servers = [
-        tensorboard(host, _port(settings, "TensorBoard", "tensorboard_port"), destinations),
+        tensorboard(host, _port(settings, "TensorBoard", "tensorboard_port"), destinations, names),
         notebook(host, _port(settings, "JupyterLab", "notebook_port"), settings.home.resolve(), destinations),
         service(host, _port(settings, "Service", "service_port"), settings.mlflow_port, destinations),
     ]
     if destinations.mlflow_uri.startswith("http"):
         return servers, {"MLflow": f"{one_line(destinations.mlflow_uri)} (MLFLOW_TRACKING_URI; not started here)"}
-    return [mlflow(host, _port(settings, "MLflow", "mlflow_port"), destinations), *servers], {}
+    return [mlflow(host, _port(settings, "MLflow", "mlflow_port"), destinations, names), *servers], {}
 
 
-def mlflow(host: str, port: Port, destinations: Destinations) -> Server:
-    """MLflow on the database of the trainings, who write files themselves: it must not stand between."""
+def mlflow(host: str, port: Port, destinations: Destinations, names: str = "") -> Server:
+    """MLflow on the database of the trainings, who write files themselves: it must not stand between.
+
+    `names`: further ones than this machine's own, with commas, by which it may be asked.
+    """
     options = ["--host", host, "--port", str(port.number), "--workers", "1", "--uvicorn-opts", "--log-level warning"]
     options += ["--no-serve-artifacts", "--default-artifact-root", str(destinations.artifacts)]
     environment = {
@@ -102,16 +106,31 @@ def mlflow(host: str, port: Port, destinations: Destinations) -> Server:
         "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, 1.3 GB, for nothing that is used
     }
+    environment |= _names_for_mlflow(host, port.number, names)
     return Server(port, _python("mlflow", "server", *options), environment, "/health")
 
 
-def tensorboard(host: str, port: Port, destinations: Destinations) -> Server:
+def _names_for_mlflow(host: str, port: int, further: str) -> dict[str, str]:
+    """By which names it may be asked, and whose pages may change something: its own, which it knows on localhost alone.
+
+    Without a list of names it is asked by private addresses too; what a user has set stands.
+    """
+    known = known_names(host, further)
+    own = known if known is not None else ["*"] if further else own_names()
+    given = {"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": [f"http://{name}:{port}" for name in own]}
+    if further:
+        given["MLFLOW_SERVER_ALLOWED_HOSTS"] = with_port(own, port)
+    return {name: ",".join(values) for name, values in given.items() if name not in os.environ}
+
+
+def tensorboard(host: str, port: Port, destinations: Destinations, names: str = "") -> Server:
     """TensorBoard on the folder of all runs, with the pictures of every epoch, of which it keeps ten by default."""
     options = ["--logdir", str(make_folder(destinations.logs)), "--host", host, "--port", str(port.number)]
     options += ["--samples_per_plugin", "images=1000"]
-    if not is_loopback(host):  # under which names a network knows this machine, nobody can say
+    known = known_names(host, names)
+    if known is None:
         return Server(port, _python("tensorboard.main", *options), {}, "/")
-    environment = {"ALLOWED_HOSTS": url_host(host), "PUBLISHED_PORT": str(port.number)}
+    environment = {"ALLOWED_HOSTS": ",".join(known), "PUBLISHED_PORT": str(port.number)}
     return Server(port, _python("fmnist.tensorboard_server", *options), environment, "/")
 
 

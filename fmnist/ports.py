@@ -3,7 +3,7 @@
 import errno
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
@@ -95,6 +95,29 @@ def url_host(host: str) -> str:
 def netloc(host: str, port: int) -> str:
     """As it is written in a URL."""
     return f"{url_host(host)}:{port}"
+
+
+def known_names(host: str, further: str) -> list[str] | None:
+    """Names by which what listens on `host` may be asked; None: by any.
+
+    `further`: of its owner, with commas. Under which a network knows this machine, only its owner can say.
+    """
+    added = [name.strip() for name in further.split(",") if name.strip()]
+    if "*" in added or (not added and not is_loopback(host)):
+        return None
+    return sorted({"localhost", "127.0.0.1", "[::1]", url_host(host), *added})
+
+
+def own_names() -> list[str]:
+    """This machine's: its own, and the addresses of its networks."""
+    families = (socket.AF_INET, socket.AF_INET6)
+    found = [one.address for each in psutil.net_if_addrs().values() for one in each if one.family in families]
+    return ["localhost", socket.gethostname(), *(url_host(address.partition("%")[0]) for address in found)]
+
+
+def with_port(names: Iterable[str], port: int) -> list[str]:
+    """As a `Host` header may have them: browsers leave the usual port out."""
+    return [form for name in names for form in (name, f"{name}:{port}")]
 
 
 def is_loopback(host: str) -> bool:

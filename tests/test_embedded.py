@@ -33,9 +33,34 @@ def test_a_token_that_others_could_read_is_made_anew(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_tensorboard_knows_its_own_address(workspace: Workspace) -> None:
-    port = Port("TensorBoard", 6006, "")
-    assert embedded.tensorboard("127.0.0.2", port, workspace.destinations).environment["ALLOWED_HOSTS"] == "127.0.0.2"
+def test_tensorboard_knows_its_names(workspace: Workspace) -> None:
+    port, to = Port("TensorBoard", 6006, ""), workspace.destinations
+    names = embedded.tensorboard("127.0.0.2", port, to).environment["ALLOWED_HOSTS"]
+    assert names == "127.0.0.1,127.0.0.2,[::1],localhost"
+    guarded = embedded.tensorboard("0.0.0.0", port, to, "box")
+    assert "fmnist.tensorboard_server" in guarded.command and "box" in guarded.environment["ALLOWED_HOSTS"].split(",")
+    for names in ("", "*"):
+        assert "tensorboard.main" in embedded.tensorboard("0.0.0.0", port, to, names).command
+
+
+def test_mlflows_own_pages_may_change_something_under_every_name(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts, origins = "MLFLOW_SERVER_ALLOWED_HOSTS", "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS"
+
+    def names(host: str, further: str) -> dict[str, list[str]]:
+        server = embedded.mlflow(host, Port("MLflow", 5000, ""), workspace.destinations, further)
+        return {name: server.environment[name].split(",") for name in (hosts, origins) if name in server.environment}
+
+    named = names("0.0.0.0", "box")
+    assert {"box", "box:5000", "localhost:5000"} <= set(named[hosts]) and "http://box:5000" in named[origins]
+    assert names("127.0.0.1", "*") == {hosts: ["*", "*:5000"], origins: ["http://*:5000"]}
+    unnamed = names("0.0.0.0", "")
+    assert hosts not in unnamed and {"http://127.0.0.1:5000", f"http://{socket.gethostname()}:5000"} <= set(
+        unnamed[origins]
+    )
+    monkeypatch.setenv(origins, "https://mine.example")  # what a user has set stands
+    assert origins not in names("0.0.0.0", "box")
 
 
 def test_no_command_holds_a_secret(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

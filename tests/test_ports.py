@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from fmnist.errors import Failure, UserError
-from fmnist.ports import Port, _explained, check_ports, netloc, port_holder
+from fmnist.ports import Port, _explained, check_ports, known_names, netloc, port_holder, with_port
 
 HOST = "127.0.0.1"
 
@@ -72,3 +72,18 @@ def test_a_port_for_root_is_told() -> None:
 )
 def test_an_address_that_a_browser_reaches(host: str, written: str) -> None:
     assert netloc(host, 1) == written
+
+
+@pytest.mark.parametrize(
+    ("host", "further", "known"),
+    [
+        ("127.0.0.1", "", ["127.0.0.1", "[::1]", "localhost"]),
+        ("127.0.0.2", " box ,", ["127.0.0.1", "127.0.0.2", "[::1]", "box", "localhost"]),
+        ("0.0.0.0", "box", ["127.0.0.1", "[::1]", "box", "localhost"]),
+        ("0.0.0.0", "", None),  # under which names a network knows it, nobody has said
+        ("127.0.0.1", "box, *", None),
+    ],
+)
+def test_names_that_a_server_is_asked_by(host: str, further: str, known: list[str] | None) -> None:
+    assert known_names(host, further) == known
+    assert known is None or with_port(known[:1], 80) == ["127.0.0.1", "127.0.0.1:80"]

@@ -32,3 +32,9 @@ def test_only_known_names_are_answered(host: str, status: str) -> None:
     body = b"".join(answer({"HTTP_HOST": host} if host else {}, lambda status, headers: told.append(status)))
     assert told == [status]
     assert (body == b"all runs") is (status == "200 OK")
+
+
+def test_a_star_is_any_name() -> None:
+    told: list[str] = []
+    answer = guarded(tensorboard, allowed_hosts("*", "6007"))
+    assert b"".join(answer({"HTTP_HOST": "box"}, lambda status, headers: told.append(status))) == b"all runs"

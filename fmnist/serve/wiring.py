@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from fmnist.cluster.serving import Front, Replicas, serve_replicas
 from fmnist.errors import UserError
-from fmnist.ports import Port, check_ports, is_loopback, netloc, url_host
+from fmnist.ports import Port, check_ports, is_loopback, known_names, netloc, with_port
 from fmnist.progress import print_notice
 from fmnist.registry import database_file, names_version, split_address
 from fmnist.run import checked
@@ -96,6 +96,7 @@ def make_plan(workspace: Workspace, model: str, host: str, port: int) -> Plan:
     settings = workspace.settings
     source, kept = _source(workspace, model)
     name, wanted = split_address(model, settings.model_name)
+    names = known_names(host, settings.allowed_hosts)
     remedy = "train one: fmnist train" if name == settings.model_name else "register it, or name another: --model"
     return Plan(
         source=source,
@@ -103,7 +104,7 @@ def make_plan(workspace: Workspace, model: str, host: str, port: int) -> Plan:
         interval=settings.poll_seconds,
         missing=f"{name} has no {wanted} yet; {remedy}",
         model_name=name,
-        guard=Guard(_hosts(settings, host, port), read_key(settings.api_key_file) if settings.api_key_file else None),
+        guard=Guard(names and with_port(names, port), settings.api_key_file and read_key(settings.api_key_file)),
         links=_links(workspace),
         log_share=settings.log_share,
     )
@@ -138,15 +139,6 @@ def _source(workspace: Workspace, model: str) -> tuple[Source, str]:
     if uri.startswith(("http://", "https://")):
         return RestSource(uri, name, wanted), kept
     raise UserError("MLFLOW_TRACKING_URI", "is neither an http address nor a sqlite database; give one of these")
-
-
-def _hosts(settings: Settings, host: str, port: int) -> list[str] | None:
-    """Names that requests may be sent to. Under which a network knows this machine, only its owner can say."""
-    further = [name.strip() for name in settings.allowed_hosts.split(",") if name.strip()]
-    if "*" in further or (not is_loopback(host) and not further):
-        return None
-    names = {"localhost", "127.0.0.1", "[::1]", url_host(host), *further}
-    return [*names, *(f"{name}:{port}" for name in names)]
 
 
 def _links(workspace: Workspace) -> dict[str, str]:

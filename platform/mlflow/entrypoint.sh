@@ -13,7 +13,13 @@ export MLFLOW_BACKEND_STORE_URI="postgresql+psycopg2://mlflow@postgres:5432/mlfl
 # Under which names it may be asked: whatever else a browser is made to send is turned away (DNS rebinding).
 hosts="mlflow:5000,localhost:$PUBLISHED_PORT,127.0.0.1:$PUBLISHED_PORT"
 [ "$PUBLISHED_PORT" != 80 ] || hosts="$hosts,localhost,127.0.0.1" # whose number browsers leave out
-for name in $(printf %s "$ALLOWED_HOSTS" | tr ',' ' '); do hosts="$hosts,$name,$name:$PUBLISHED_PORT"; done
-export MLFLOW_SERVER_ALLOWED_HOSTS="$hosts"
+# And whose pages may change something: its own, under these names; MLflow itself knows of localhost alone.
+pages=
+for name in $(printf %s "$ALLOWED_HOSTS" | tr ',' ' '); do
+  hosts="$hosts,$name,$name:$PUBLISHED_PORT"
+  pages="$pages,http://$name:$PUBLISHED_PORT"
+  [ "$name" = "*" ] || pages="$pages,http://$name,https://$name,https://$name:$PUBLISHED_PORT" # a proxy's before it
+done
+export MLFLOW_SERVER_ALLOWED_HOSTS="$hosts" MLFLOW_SERVER_CORS_ALLOWED_ORIGINS="${pages#,}"
 
 exec mlflow server --host 0.0.0.0 --port 5000 --workers "$MLFLOW_WORKERS" --uvicorn-opts "--log-level warning"

@@ -78,6 +78,10 @@ def test_a_foreign_page_changes_nothing(platform: Any) -> None:
     stranger = {"Origin": "http://attacker.example"}
     create = f"{platform.mlflow}/api/2.0/mlflow/experiments/create"
     assert platform.http.post(create, headers=stranger, json={"name": "theirs"}, timeout=60).status_code == 403
+    search = f"{platform.mlflow}/ajax-api/2.0/mlflow/experiments/search"  # as its own page does, under a name of .env's
+    own = {"Host": "box.example.org", "Origin": "https://box.example.org"}
+    assert platform.http.post(search, headers=own, json={"max_results": 1}, timeout=60).status_code == 200
+    assert platform.http.post(search, headers=own | stranger, json={"max_results": 1}, timeout=60).status_code == 403
     assert platform.http.post(f"{platform.service}/predict", headers=stranger, data=bytes(784)).status_code == 403
     kernels = f"{platform.notebook}/api/kernels"
     token = {"Authorization": f"token {platform.token}"}
