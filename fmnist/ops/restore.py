@@ -110,12 +110,12 @@ def _check_newer(manifest: Manifest) -> None:
         )
 
 
-def check_unused(home: Path) -> None:
-    """Raise Failure where a training or a server uses the workspace now."""
+def check_unused(home: Path, own: Path | None = None) -> None:
+    """Raise Failure where a training or a server uses the workspace now. `own`: its database, if it lies elsewhere."""
     for run in list_tracked(home):
         if run.is_locked or is_locked(run.folder / "shipping.lock"):
             raise Failure(run.title, "is being trained or sent; wait for it, or stop it")
-    database = (home / DATABASE).resolve()
+    database = (own or home / DATABASE).resolve()
     for process in psutil.process_iter():
         try:
             is_open = process.pid != os.getpid() and any(file.path == str(database) for file in process.open_files())
@@ -159,7 +159,7 @@ def _check_answers(staged: Path, manifest: Manifest, home: Path, model_name: str
             raise Failure(DATABASE, f"holds {count} {name}, its manifest says {manifest.counts[name]}; use another set")
     uri = f"sqlite:///{staged / DATABASE}"
     if manifest.versions["mlflow"] != version("mlflow"):
-        _upgrade(uri)
+        migrate(uri)
     for one in Registry(uri, model_name).versions():
         if CHAMPION in one.aliases:
             place = _champion_place(staged / DATABASE, model_name)
@@ -168,11 +168,11 @@ def _check_answers(staged: Path, manifest: Manifest, home: Path, model_name: str
                 raise Failure(f"version {one.number}", "is the champion, and its file is not in the set; use another")
 
 
-def _upgrade(uri: str) -> None:
-    """To what this MLflow reads."""
+def migrate(uri: str) -> None:
+    """Move the database at `uri` on to what this MLflow reads. Raises Failure."""
     done = subprocess.run([sys.executable, "-P", "-m", "mlflow", "db", "upgrade", uri], capture_output=True, text=True)
     if done.returncode:
-        raise Failure("mlflow db upgrade", f"fails ({one_line(done.stderr[-200:])}); use the set's own MLflow")
+        raise Failure("mlflow db upgrade", f"fails ({one_line(done.stderr[-200:])}); use the MLflow that made it")
 
 
 def _champion_place(database: Path, model_name: str) -> Path:

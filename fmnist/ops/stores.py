@@ -33,20 +33,22 @@ def database(uri: str, model_name: str) -> Finding:
 
 def _own_database(uri: str, place: Registry) -> Finding:
     """The schema goes first: MLflow changes an older one when it opens it, or refuses it."""
-    current, known = _schema(uri)
+    current, known = schema(uri)
     told = f"{one_line(uri)}: its schema is {current or 'none of MLflow’s'}"
     if current is None or current not in known:
         remedy = "if a newer MLflow made it: install that; else: fmnist restore SET"
         return Finding("database", "bad", f"{told}, which this MLflow does not know", remedy)
     if current != known[0]:
-        remedy = f"fmnist backup, then: mlflow db upgrade {one_line(uri)}"
+        remedy = (
+            "fmnist upgrade; it keeps a backup first" if database_file(uri) else f"mlflow db upgrade {one_line(uri)}"
+        )
         return Finding("database", "bad", f"{told}, this MLflow's is {known[0]}", remedy)
     with place.client() as client:
         client.search_experiments(max_results=1)
     return Finding("database", "ok", f"{one_line(uri)}, its schema is current")
 
 
-def _schema(uri: str) -> tuple[str | None, list[str]]:
+def schema(uri: str) -> tuple[str | None, list[str]]:
     """(the database's revision, all that the installed MLflow knows, newest first). Changes nothing. Raises Failure."""
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory

@@ -41,7 +41,7 @@ def test_an_older_schema_is_told_and_left_as_it_is(file: Path) -> None:
     before = file.read_bytes()
     finding = database(f"sqlite:///{file}", NAME)
     assert finding.state == "bad" and "451aebb31d03, this MLflow's is" in finding.found
-    assert "mlflow db upgrade" in finding.remedy
+    assert finding.remedy == "fmnist upgrade; it keeps a backup first"
     assert file.read_bytes() == before
 
 
