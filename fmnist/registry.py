@@ -2,9 +2,10 @@
 
 import math
 import os
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,16 @@ def make_database(uri: str) -> None:
                 import mlflow
 
                 mlflow.MlflowClient(f"{_SQLITE}{scratch / path.name}").search_experiments(max_results=1)
+                _place_default(scratch / path.name, path.resolve().parent / "artifacts" / "0")
                 (scratch / path.name).replace(path)
+
+
+def _place_default(database: Path, artifacts: Path) -> None:
+    """Say where the files of the experiment `Default` go: MLflow would take the folder that this process runs in."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (artifacts.as_uri(),)
+        )
 
 
 @dataclass(frozen=True)
