@@ -4,6 +4,7 @@ var/runs/<id>/config.json      what was asked for: recipe, data, device
               checkpoint       the last epoch that was completed, with its records
               model.onnx       the trained model
               result.json      the scores; a run that has it is finished
+              report/          what was sent to MLflow of its end: scores by class, the worst mistakes, a golden batch
 """
 
 import json

@@ -4,7 +4,6 @@ A run is found by its tag `fmnist.run_id`; a metric point with the same time and
 replaced; the model and its version are looked for before they are made.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fmnist.errors import Failure
-from fmnist.files import file_of, sync_tree
+from fmnist.files import file_of, make_folder, sha256_of, sync_tree, write_whole
 from fmnist.registry import CHAMPION, RUN_ID_TAG, make_database  # its import also sets how patient MLflow is
 from fmnist.tracking.journal import Record
 from fmnist.tracking.pictures import matrix_files, report_files
@@ -50,8 +49,7 @@ class MlflowSink:
         self._run: str | None = None
         self._names: list[str] = []
         self._facts: dict[str, str] = {}
-        self._checkpoint = 0
-        self._latest = 0  # of what was sent: milliseconds
+        self._checkpoint = self._latest = 0  # of the one that was sent, nanoseconds; of what was sent, milliseconds
 
     @property
     def there(self) -> str | None:
@@ -112,7 +110,6 @@ class MlflowSink:
         return str(found[0].info.run_id) if found else None
 
     def _create_run(self, record: Record) -> str:
-        facts = {f"fmnist.{name}": value for name, value in record["facts"].items()}
         tags = {
             **record["tags"],  # first: none of them takes the place of one below
             RUN_ID_TAG: record["run_id"],
@@ -122,7 +119,7 @@ class MlflowSink:
             "mlflow.source.git.commit": record["facts"].get("code"),
             "fmnist.name": record["name"],
             "mlflow.note.content": record["note"],
-            **facts,
+            **{f"fmnist.{name}": value for name, value in record["facts"].items()},
         }
         given = {key: value for key, value in tags.items() if value is not None}
         run = self._client.create_run(self._experiment, _milliseconds(record), given, record["run_id"])
@@ -161,7 +158,10 @@ class MlflowSink:
     def _end(self, record: Record) -> None:
         self._log_scores(record, record["epochs"])
         self._log_confusion(record, "test")
-        self._log_files("report", report_files(record, self._names))
+        report = report_files(record, self._names)
+        for name, content in report.items():
+            write_whole(make_folder(self._folder / "report") / name, content)
+        self._log_files("report", report)
         model = self._log_model(record)
         self._register(record, model)
         self._settle(self._client.get_logged_model(model.removeprefix("models:/")).artifact_location)
@@ -213,7 +213,7 @@ class MlflowSink:
         """Load the model back: what MLflow keeps must be what the run ended with."""
         with tempfile.TemporaryDirectory() as folder:
             local = self._mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=folder)
-            digest = hashlib.sha256((Path(local) / "model.onnx").read_bytes()).hexdigest()
+            digest = sha256_of(Path(local) / "model.onnx")
         if digest != record["model_sha256"]:
             raise Failure(
                 uri, f"was stored with the SHA-256 {digest[:12]}, not {record['model_sha256'][:12]}; sync again"

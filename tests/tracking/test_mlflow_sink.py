@@ -84,7 +84,7 @@ def test_every_epoch_is_there_once(sent: Any, client: Any, records: list[Record]
     assert len(client.get_metric_history(sent.info.run_id, "test_f1")) == 1
 
 
-def test_artifacts(sent: Any, place: Path, client: Any, records: list[Record]) -> None:
+def test_artifacts(sent: Any, place: Path, client: Any, records: list[Record], journalled: Run) -> None:
     root = Path(client.download_artifacts(sent.info.run_id, ""))
     for epoch in (1, 2, 3):
         numbers = json.loads((root / f"confusion_matrix/validation/epoch_{epoch:03}.json").read_text())
@@ -93,6 +93,8 @@ def test_artifacts(sent: Any, place: Path, client: Any, records: list[Record]) -
     assert (root / "confusion_matrix/test.png").exists()
     assert (root / "report/mistakes.png").exists()
     assert len((root / "report/classes.csv").read_text().splitlines()) == 11
+    for name in ("classes.csv", "golden.json", "mistakes.png"):  # and in the run's own folder
+        assert (journalled.folder / "report" / name).read_bytes() == (root / "report" / name).read_bytes()
     assert sent.info.artifact_uri.startswith((place / "artifacts").as_uri())
 
 
