@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fmnist import signals
-from fmnist.errors import Failure, Stopped, UserError, explain, one_line
+from fmnist.errors import Failure, Stopped, UserError, as_typed, explain, one_line
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         code, message = _told(error)
         if message:
-            sys.stderr.write(f"fmnist: {message}\n")
+            sys.stderr.write(f"fmnist: {as_typed(message)}\n")
     sys.exit(code)
 
 
@@ -75,7 +75,7 @@ def _told(error: BaseException) -> tuple[int, str]:
             sys.stdout = None  # so that the interpreter does not flush it again
             return 1, ""
         case ModuleNotFoundError():
-            extras = {"honcho": "up", "psutil": "up", "optuna": "cluster", "ray": "cluster"}
+            extras = {"honcho": "up", "optuna": "cluster", "ray": "cluster"}
             extras |= dict.fromkeys(("orjson", "prometheus_client", "python_multipart", "uvicorn"), "serve")
             extra = extras.get(error.name or "", "train")
             return (

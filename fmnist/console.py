@@ -1,8 +1,6 @@
 """What a terminal sees: values in, tables out."""
 
 import os
-import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from fmnist.data.dataset import FASHION_MNIST, SPLITS, Dataset
-from fmnist.errors import Failure
+from fmnist.errors import Failure, as_typed, program
 from fmnist.predictor import Answer
 from fmnist.registry import CHAMPION, Version
 from fmnist.run import Result, Run
@@ -118,12 +116,6 @@ def show_result(console: Console, run: Run, result: Result, extra_phases: dict[s
     console.print(f"the model: {os.path.relpath(run.model)}", soft_wrap=True)
 
 
-def program() -> str:
-    """What to type for `fmnist` here: its path, where it is not on PATH (as under `make train`)."""
-    own = Path(sys.argv[0])
-    return str(own) if own.name == "fmnist" and not shutil.which("fmnist") else "fmnist"
-
-
 def _score_cells(scores: Scores) -> list[str]:
     return [f"{scores.loss:.4f}", f"{scores.accuracy:.2%}", *(f"{value:.4f}" for value in scores[2:])]
 
@@ -216,7 +208,7 @@ def show_findings(console: Console, findings: "Sequence[Finding]") -> None:
     for what, state, found, remedy in findings:
         console.print(Text.assemble((f"{state:7}", styles[state]), f"  {what:{width}}  {found}"), soft_wrap=True)
         if remedy:
-            console.print(f"{'':{width + 9}}  → {remedy}", soft_wrap=True, style="bold")
+            console.print(f"{'':{width + 9}}  → {as_typed(remedy)}", soft_wrap=True, style="bold")
     states = [finding.state for finding in findings]
     told = [f"{states.count(state)} {state}" for state in ("bad", "warning") if state in states]
     console.print(f"\n{', '.join(told) or 'all is well'}", style="bold")

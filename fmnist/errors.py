@@ -6,7 +6,10 @@ expect, so that `except ValueError` works without this module.
 """
 
 import re
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 _LONGEST = 60
@@ -15,6 +18,10 @@ _LONGEST = 60
 _FULL = re.compile(
     r"database or disk is full|could not (?:extend|write to) file [^:]*: No space left on device"
     r"|No space left on device|Disk quota exceeded"
+)
+_COMMAND = re.compile(
+    r"(?<![\w/.-])fmnist(?= (?:backup|data|doctor|evaluate|gc|models|predict|promote|restore|rollback|runs|serve|sweep"
+    r"|sync|train|up|upgrade)\b)"
 )
 _DATABASE = re.compile(r"sqlite|psycopg|sqlalche|could not extend file|database or disk")
 """Words of those who speak for a database."""
@@ -55,6 +62,17 @@ def no_room(error: BaseException) -> str | None:
     else:
         where = "the disk of its database" if _DATABASE.search(text) else "its disk"
     return f"{where} is full ({found[0]}); make room there, nothing is lost"
+
+
+def program() -> str:
+    """What to type for `fmnist` here: its path, where it is not on PATH (as under `make train`)."""
+    own = Path(sys.argv[0])
+    return str(own) if own.name == "fmnist" and not shutil.which("fmnist") else "fmnist"
+
+
+def as_typed(text: str) -> str:
+    """The commands that `text` names, as they are to be typed here."""
+    return _COMMAND.sub(lambda found: program(), text)
 
 
 class UserError(ValueError):

@@ -9,7 +9,7 @@ import typer
 
 from fmnist import console as show
 from fmnist.cli import Json, Model, app, print_json
-from fmnist.errors import Failure, UserError
+from fmnist.errors import Failure, UserError, as_typed
 from fmnist.progress import print_notice
 from fmnist.registry import CHAMPION, PREVIOUS
 from fmnist.run import Run
@@ -29,7 +29,7 @@ def models(as_json: Json = False) -> None:
         aliased = [registry.look_up(alias) for alias in (CHAMPION, PREVIOUS)] if len(versions) > show.NEWEST else []
         show.show_models(show.make_console(), versions, [version for version in aliased if version])
     else:
-        show.make_console().print("no models yet; train one: fmnist train")
+        show.make_console().print(as_typed("no models yet; train one: fmnist train"))
 
 
 @app.command()
@@ -99,7 +99,7 @@ def runs(as_json: Json = False) -> None:
     elif found:
         show.show_runs(show.make_console(stderr=as_json), found)
     else:
-        show.make_console(stderr=as_json).print("no runs yet; make one: fmnist train")
+        show.make_console(stderr=as_json).print(as_typed("no runs yet; make one: fmnist train"))
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from fmnist.errors import as_typed
 from fmnist.plots import curves_picture
 from fmnist.recipe import TrainConfig
 
@@ -175,4 +176,4 @@ def watcher_here() -> Watcher:
 
 def print_notice(text: str) -> None:
     """Tell on stderr what happens meanwhile."""
-    Console(stderr=True, markup=False, highlight=False).print(f"fmnist: {text}", style="dim", soft_wrap=True)
+    Console(stderr=True, markup=False, highlight=False).print(f"fmnist: {as_typed(text)}", style="dim", soft_wrap=True)

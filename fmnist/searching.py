@@ -12,7 +12,7 @@ from fmnist import console as show
 from fmnist.cli import DataFolder, Json, app, print_json
 from fmnist.cluster.board import Board, show_outcome
 from fmnist.cluster.planning import new_plan
-from fmnist.errors import Failure, UserError
+from fmnist.errors import Failure, UserError, program
 from fmnist.progress import Live, print_notice
 from fmnist.recipe import make_config
 from fmnist.registry import CHAMPION
@@ -178,7 +178,7 @@ def _outcome(own: Sweep, trials: Mapping[int, Trial]) -> dict[str, Any]:
 
 def _show_next(console: "Console", own: Sweep) -> None:
     console.print("\nnext", style="bold")
-    console.print(f"  {show.program()} train --recipe {os.path.relpath(own.best)}", soft_wrap=True)
+    console.print(f"  {program()} train --recipe {os.path.relpath(own.best)}", soft_wrap=True)
     console.print(f"the trials, as a picture: {os.path.relpath(own.report / PICTURE)}", soft_wrap=True)
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fmnist import console as show
 from fmnist.cli import Json, app, print_json
-from fmnist.errors import UserError, listing
+from fmnist.errors import UserError, listing, one_line, program
 from fmnist.ports import Port
 from fmnist.progress import print_notice
 from fmnist.settings import checkout_root
@@ -98,13 +98,29 @@ def backup(
     notebooks = root / "notebooks" if root else None
     made, manifest = back_up(home, workspace.destinations.mlflow_uri, notebooks, to or home / "backups")
     _show_set(console, made, manifest)
-    console.print(f"put it back with: fmnist restore {made}", soft_wrap=True)
+    console.print(f"put it back with: {program()} restore {made}", soft_wrap=True)
 
 
 def _show_set(console: Console, place: Path, manifest: "Manifest") -> None:
     console.print(f"{place}: whole, {manifest.size / 1e6:,.1f} MB, made {manifest.made}", soft_wrap=True)
     for name, count in manifest.counts.items():
         console.print(f"  {name.replace('_', ' '):18} {count:>10,}")
+
+
+@app.command()
+def upgrade() -> None:
+    """Move MLflow's own database on to what the MLflow here reads; a backup is kept first. Stop all else meanwhile."""
+    from fmnist.ops.upgrade import upgrade as move_on
+
+    workspace, root = open_workspace(print_notice), checkout_root(Path.cwd())
+    home, to = workspace.settings.home, workspace.destinations
+    notebooks = root / "notebooks" if root else None
+    before, now, made = move_on(home, to.mlflow_uri, to.model_name, notebooks, home / "backups")
+    console = show.make_console()
+    if made is None:
+        console.print(f"{one_line(to.mlflow_uri)}: its schema is current ({now})", soft_wrap=True)
+        return
+    console.print(f"upgraded: schema {before} -> {now}; what was before is kept in {made}", soft_wrap=True)
 
 
 @app.command()
@@ -156,7 +172,7 @@ def gc(
             console.print(line, soft_wrap=True)
         if pieces and not yes:
             age = "" if older_than == DAYS else f" --older-than {older_than}"
-            console.print(f"do it with: {show.program()} gc{age} --yes", soft_wrap=True, style="bold")
+            console.print(f"do it with: {program()} gc{age} --yes", soft_wrap=True, style="bold")
     failures += [found.trouble] if found.trouble else []
     for failure in failures[1:]:
         print_notice(str(failure))

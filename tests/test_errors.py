@@ -1,7 +1,10 @@
+import sys
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from fmnist.errors import Failure, Interrupted, UserError, explain, listing, no_room, one_line
+from fmnist.errors import Failure, Interrupted, UserError, as_typed, explain, listing, no_room, one_line
 from fmnist.recipe import TrainConfig
 
 
@@ -65,3 +68,14 @@ def test_an_address_is_told_without_its_password() -> None:
     told = str(UserError("MLflow at http://me:hunter2@host:5000/x", "does not answer postgresql://a:b@c/d"))
     assert told == "MLflow at http://…@host:5000/x: does not answer postgresql://…@c/d"
     assert str(Failure("http://me:p@ss@host/x@y", "is away")) == "http://…@host/x@y: is away"
+
+
+def test_commands_are_told_as_they_are_to_be_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = "send the rest with: fmnist sync (fmnist made it); see fmnist runs, .venv/bin/fmnist up"
+    assert as_typed(told) == told  # a program of another name
+    monkeypatch.setattr(sys, "argv", [".venv/bin/fmnist"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    own = ".venv/bin/fmnist"
+    assert as_typed(told) == f"send the rest with: {own} sync (fmnist made it); see {own} runs, {own} up"
+    (tmp_path / "fmnist").touch(mode=0o755)
+    assert as_typed(told) == told
