@@ -1,12 +1,10 @@
-"""Trainings by two workers on a real Ray, one's own or at an address: what befalls them, and what is left."""
+"""Trainings by two workers on a real Ray: what befalls them, and what is left."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from fmnist.cluster.afterwards import OWNER
 from fmnist.run import Run
 from fmnist.tracking.journal import Journal
 
-from ..helpers import environment_of, free_port, until
+from ..helpers import environment_of, until
 
 WAIT = 300  # seconds; a busy machine is no fault
 TRAIN = ("train", "--batch-size", "64", "--workers", "2")
@@ -144,36 +142,3 @@ def test_nothing_is_left_of_a_driver_that_is_killed(place: Place) -> None:
     process.communicate()
     check_gone(begun)
     assert not folder.exists()
-
-
-@pytest.fixture
-def head(tmp_path: Path) -> Iterator[tuple[int, int]]:
-    """A cluster of one node with two processors: (its port, its port for ray://)."""
-    port, clients = free_port(), free_port()
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
-    command += [f"--port={port}", f"--ray-client-server-port={clients}", "--include-dashboard=false"]
-    command += ["--node-ip-address=127.0.0.1", "--disable-usage-stats", "--object-store-memory=200000000"]
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    with (tmp_path / "head.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment | {"PYTHONUNBUFFERED": "1"}, stdout=log, stderr=log)
-    told = tmp_path / "head.log"
-    until(lambda: "Ray runtime started" in told.read_text() or process.poll() is not None)
-    assert process.poll() is None, told.read_text()
-    yield port, clients
-    begun = psutil.Process(process.pid).children(recursive=True)
-    for one in (process, *begun):  # asked to end, it waits for each of its parts in turn
-        one.kill()
-    process.wait()
-    check_gone(begun)
-
-
-def test_the_cluster_at_an_address(place: Place, head: tuple[int, int]) -> None:
-    port, clients = head
-    train = (*TRAIN, "--epochs", "3", "--json")
-    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{clients}"):
-        out, _ = place.do(*train, "--address", address, FMNIST_TRACKING="no", RAY_AUTH_MODE="disabled")
-        assert json.loads(out)["epochs"] == 3
-    process = place.start("train", "--workers", "3", "--address", f"127.0.0.1:{port}", RAY_AUTH_MODE="disabled")
-    _, err = process.communicate(timeout=WAIT)
-    assert process.returncode == 2
-    assert f"--workers 3: is more than the 2 processors of Ray at 127.0.0.1:{port}; give at most that" in err
