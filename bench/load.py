@@ -98,7 +98,7 @@ def load(uri: str, experiment: str, kind: str, clients: int) -> tuple[float, flo
     return sum(rate for rate, _ in found), statistics.median(seconds for _, times in found for seconds in times)
 
 
-def report(uri: str, store: str, rounds: int) -> str:
+def report(uri: str, store: str, command: str, rounds: int) -> str:
     asked, name = Client(uri, ""), f"load-{time.time_ns()}"
     experiment = str(asked.post("experiments/create", name=name)["experiment_id"])
     lines = [
@@ -106,7 +106,7 @@ def report(uri: str, store: str, rounds: int) -> str:
         "",
         f"Clients send whole runs without files ({EPOCHS} epochs of {SCORES} scores), or {MOST:,} points a time, one "
         f"after the other, to one worker of MLflow's on the same machine: {machine()}; {SECONDS:.0f} s each; "
-        f"n = {rounds}, medians and ranges. `make bench-load`",
+        f"n = {rounds}, medians and ranges. `{command}`",
         "",
         "| clients | runs a minute | seconds a run | points a second | seconds a request |",
         "|---|---|---|---|---|",
@@ -159,7 +159,8 @@ def main() -> None:
     arguments = parser.parse_args()
     store = "the platform, Postgres" if arguments.platform else "SQLite"
     with platforms_server() if arguments.platform else own_server() as uri:
-        text = report(uri, store, arguments.rounds)
+        command = 'make bench-load ARGS="--platform"' if arguments.platform else "make bench-load"
+        text = report(uri, store, command, arguments.rounds)
     print(text)
     keep(f"<!-- load, {store.rpartition(' ')[2]} -->", text)
 

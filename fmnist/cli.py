@@ -45,7 +45,11 @@ DataFolder = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", metavar="MODEL", help="champion, a version, a run (id or latest), or an .onnx file"),
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="champion, a version, a run (id or latest), models:/NAME@ALIAS, or an .onnx file",
+    ),
 ]
 
 
@@ -167,7 +171,10 @@ def _tags(pairs: list[str]) -> dict[str, str]:
 @app.command()
 def evaluate(
     model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", help="champion, a version, a run (id or latest), or an .onnx file")
+        str,
+        typer.Argument(
+            metavar="[MODEL]", help="champion, a version, a run (id or latest), models:/NAME@ALIAS, or an .onnx file"
+        ),
     ] = LATEST,
     split: Annotated[str, typer.Option(metavar="NAME", help="train, validation or test")] = "test",
     folder: DataFolder = None,

@@ -1,14 +1,16 @@
-"""docs/your-own.md does what it says."""
+"""docs/your-own.md, and README's lines of Python, do what they say."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fmnist.workspace import open_workspace
 
-PAGE = (Path(__file__).parents[1] / "docs" / "your-own.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "your-own.md").read_text()
 MAKE_DATA, NETWORK, PREDICT = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = "".join(re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)).splitlines()
 
@@ -36,3 +38,12 @@ def test_your_own_data_and_network(
     assert isinstance(answers, list)
     assert len(answers) == 100
     assert set(answers[0].probabilities) == {"rows", "columns", "rising", "falling"}
+
+
+@pytest.mark.usefixtures("home")
+def test_readmes_python(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["run"].result.epochs == 3
+    assert str(names["run"].result.test) in capsys.readouterr().out  # the scores that were printed
