@@ -83,17 +83,12 @@ def make_database(uri: str) -> None:
             with scratch_folder(path.parent) as scratch:
                 import mlflow
 
-                mlflow.MlflowClient(f"{_SQLITE}{scratch / path.name}").search_experiments(max_results=1)
-                _place_default(scratch / path.name, path.resolve().parent / "artifacts" / "0")
-                (scratch / path.name).replace(path)
-
-
-def _place_default(database: Path, artifacts: Path) -> None:
-    """Say where the files of the experiment `Default` go: MLflow would take the folder that this process runs in."""
-    with closing(sqlite3.connect(database)) as connection, connection:
-        connection.execute(
-            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = 0", (artifacts.as_uri(),)
-        )
+                made = scratch / path.name
+                mlflow.MlflowClient(f"{_SQLITE}{made}").search_experiments(max_results=1)
+                files = (path.resolve().parent / "artifacts" / "0").as_uri()  # MLflow takes the current folder
+                with closing(sqlite3.connect(made)) as connection, connection:
+                    connection.execute("UPDATE experiments SET artifact_location = ?", (files,))
+                made.replace(path)
 
 
 @dataclass(frozen=True)
@@ -136,11 +131,7 @@ class Registry:
             chosen, newest = f"name = '{self.name}'{where}", ["version_number DESC"]
             found = client.search_model_versions(chosen, max_results=most, order_by=newest)
             aliases = self._aliases(client) if found else {}
-        of_version: dict[int, list[str]] = {}
-        for alias, number in aliases.items():
-            of_version.setdefault(int(number), []).append(alias)
-        versions = [_version(values, tuple(sorted(of_version.get(int(values.version), [])))) for values in found]
-        return sorted(versions, key=lambda version: version.number)
+        return sorted((_version(values, aliases) for values in found), key=lambda version: version.number)
 
     def _aliases(self, client: Any) -> dict[str, str]:
         models = client.search_registered_models(f"name = '{self.name}'", max_results=1)  # not all of its versions
@@ -176,7 +167,8 @@ class Registry:
         """Make a version the champion, and remember the one before as `previous`. Again changes nothing."""
         version = self.find(reference)
         if CHAMPION not in version.aliases:
-            self._check_has_model(version)
+            with tempfile.TemporaryDirectory() as folder:
+                self._download(version, Path(folder))  # it has its model
             before = self.look_up(CHAMPION)
             with self.client() as client:
                 if before:
@@ -191,10 +183,6 @@ class Registry:
         with self.client() as client:
             client.set_registered_model_alias(self.name, CHAMPION, str(before.number))
         return self.find(CHAMPION)
-
-    def _check_has_model(self, version: Version) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            self._download(version, Path(folder))
 
     def fetch(self, version: Version, cache: Path) -> Path:
         """The version's ONNX file, kept in the folder `cache` by its hash. Raises Failure where it is not whole."""
@@ -253,8 +241,8 @@ class Registry:
             )
 
 
-def _version(values: Any, aliases: tuple[str, ...]) -> Version:
-    tags = values.tags
-    created = values.creation_timestamp / 1000
+def _version(values: Any, aliases: Mapping[str, str]) -> Version:
+    tags, number, created = values.tags, int(values.version), values.creation_timestamp / 1000
+    own = tuple(sorted(alias for alias, of in aliases.items() if int(of) == number))
     run_id, digest = tags.get(RUN_ID_TAG, ""), tags.get("sha256", "")
-    return Version(int(values.version), run_id, aliases, digest, created, scores_of(tags), values.source)
+    return Version(number, run_id, own, digest, created, scores_of(tags), values.source)

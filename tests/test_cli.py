@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -201,49 +199,6 @@ def test_what_is_unexpected_is_one_line_too(fmnist: Command, monkeypatch: pytest
     code, out, err = fmnist("runs")
     assert (code, out) == (1, "")
     assert err == "fmnist: unexpected TypeError: a bug; see it whole with --debug, and report it\n"
-
-
-@pytest.mark.parametrize(
-    ("missing", "command", "extra"), [("onnxruntime", "evaluate x.onnx", "train"), ("uvicorn", "serve", "serve")]
-)
-def test_a_missing_package_says_how_to_get_it(
-    fmnist: Command, monkeypatch: pytest.MonkeyPatch, missing: str, command: str, extra: str
-) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
-    for name in [name for name in sys.modules if name in ("fmnist.serve.server", "fmnist.serve.wiring")]:
-        monkeypatch.delitem(sys.modules, name)
-    code, _, err = fmnist(*command.split())
-    told = f"{missing}: is not installed; in the checkout: make setup, or pip install '.[{extra}]'"
-    assert (code, err) == (1, f"fmnist: {told}\n")
-
-
-ALONE = """
-import subprocess
-import sys
-from importlib.metadata import packages_distributions, requires
-from packaging.requirements import Requirement
-
-def needed(name, found):
-    for line in requires(name) or []:
-        one = Requirement(line)
-        if (one.marker is None or one.marker.evaluate({"extra": ""})) and one.name.lower() not in found:
-            needed(one.name, found | {one.name.lower()} if found is None else found.add(one.name.lower()) or found)
-    return found
-
-there = needed("fmnist", {"fmnist"})
-for module, owners in packages_distributions().items():
-    if not there & {owner.lower().replace("_", "-") for owner in owners}:
-        sys.modules[module] = None
-sys.argv = ["fmnist", "--help"]
-from fmnist.__main__ import main
-main()
-"""
-"""`fmnist --help` where nothing is installed but what fmnist itself requires."""
-
-
-def test_it_needs_what_it_says_it_needs() -> None:
-    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_help_and_version(fmnist: Command) -> None:

@@ -7,7 +7,6 @@ import pytest
 from fmnist.files import sha256_of
 from fmnist.serve import keeper as module
 from fmnist.serve.keeper import Keeper
-from fmnist.serve.releases import FileSource
 
 from .conftest import ListSource
 
@@ -208,40 +207,6 @@ def test_a_cache_that_cannot_be_written_is_no_reason_not_to_answer(source: ListS
     keeper = Keeper(source, tmp_path / "file")
     keeper.look()
     assert version(keeper) == "1"
-
-
-def test_a_file_that_is_replaced_is_taken_over(models: list[Path], tmp_path: Path) -> None:
-    path = tmp_path / "mine.onnx"
-    path.write_bytes(models[0].read_bytes())
-    keeper = Keeper(FileSource(path), None)
-    keeper.look()
-    assert version(keeper) == "mine.onnx"
-    before = keeper.model
-    other = tmp_path / "new"
-    other.write_bytes(models[1].read_bytes())
-    other.replace(path)
-    keeper.look()
-    assert keeper.model is not before
-    assert keeper.swaps == 1
-
-
-def test_a_file_is_told_apart_from_one_of_its_name_that_was_refused(models: list[Path], tmp_path: Path) -> None:
-    path = tmp_path / "mine.onnx"
-    path.write_bytes(models[0].read_bytes())
-    keeper = Keeper(FileSource(path), None)
-    keeper.look()
-    path.write_bytes(models[1].read_bytes()[:1000])  # as while it is being copied
-    keeper.look()
-    assert keeper.refusal is not None
-    path.write_bytes(models[1].read_bytes())
-    keeper.look()
-    assert (keeper.refusal, keeper.swaps) == (None, 1)
-    path.write_bytes(b"no model")
-    keeper.look()
-    assert keeper.refusals == 2
-    path.write_bytes(models[1].read_bytes())
-    keeper.look()
-    assert (keeper.refusal, keeper.swaps) == (None, 1)
 
 
 def test_an_unforeseen_error_does_not_end_the_looking(source: ListSource, caplog: pytest.LogCaptureFixture) -> None:

@@ -202,3 +202,37 @@ def test_every_name_of_a_model_finds_its_source(workspace: Workspace, finished: 
     database = Workspace(Settings(MLFLOW_TRACKING_URI="postgresql://x"))  # type: ignore[call-arg]
     with pytest.raises(UserError, match="MLFLOW_TRACKING_URI: is neither an http address nor a sqlite database"):
         source_of(database, "champion")
+
+
+def test_a_file_that_is_replaced_is_taken_over(models: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(models[0].read_bytes())
+    keeper = Keeper(FileSource(path), None)
+    keeper.look()
+    before = keeper.model
+    assert before is not None and before.version == "mine.onnx"
+    other = tmp_path / "new"
+    other.write_bytes(models[1].read_bytes())
+    other.replace(path)
+    keeper.look()
+    assert keeper.model is not before
+    assert keeper.swaps == 1
+
+
+def test_a_file_is_told_apart_from_one_of_its_name_that_was_refused(models: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(models[0].read_bytes())
+    keeper = Keeper(FileSource(path), None)
+    keeper.look()
+    path.write_bytes(models[1].read_bytes()[:1000])  # as while it is being copied
+    keeper.look()
+    assert keeper.refusal is not None
+    path.write_bytes(models[1].read_bytes())
+    keeper.look()
+    assert (keeper.refusal, keeper.swaps) == (None, 1)
+    path.write_bytes(b"no model")
+    keeper.look()
+    assert keeper.refusals == 2
+    path.write_bytes(models[1].read_bytes())
+    keeper.look()
+    assert (keeper.refusal, keeper.swaps) == (None, 1)
