@@ -27,14 +27,16 @@ import sys
 from importlib.metadata import packages_distributions, requires
 from packaging.requirements import Requirement
 
+def plain(name):
+    return name.lower().replace("_", "-")
+
 there, left = set(), ["fmnist"]
 while left:
-    there.add(name := left.pop().lower().replace("_", "-"))
-    for one in map(Requirement, requires(name) or []):
-        if (one.marker is None or one.marker.evaluate({"extra": ""})) and one.name.lower().replace("_", "-") not in there:
-            left.append(one.name)
+    there.add(name := left.pop())
+    needed = map(Requirement, requires(name) or [])
+    left += {plain(one.name) for one in needed if not one.marker or one.marker.evaluate({"extra": ""})} - there
 for module, owners in packages_distributions().items():
-    if not there & {owner.lower().replace("_", "-") for owner in owners}:
+    if not there & set(map(plain, owners)):
         sys.modules[module] = None
 sys.argv = ["fmnist", "--help"]
 from fmnist.__main__ import main
