@@ -97,6 +97,7 @@ def make_plan(workspace: Workspace, model: str, host: str, port: int) -> Plan:
     source, kept = _source(workspace, model)
     name, wanted = split_address(model, settings.model_name)
     names = known_names(host, settings.allowed_hosts)
+    key = read_key(settings.api_key_file) if settings.api_key_file else None
     remedy = "train one: fmnist train" if name == settings.model_name else "register it, or name another: --model"
     return Plan(
         source=source,
@@ -104,7 +105,7 @@ def make_plan(workspace: Workspace, model: str, host: str, port: int) -> Plan:
         interval=settings.poll_seconds,
         missing=f"{name} has no {wanted} yet; {remedy}",
         model_name=name,
-        guard=Guard(names and with_port(names, port), settings.api_key_file and read_key(settings.api_key_file)),
+        guard=Guard(names and with_port(names, port), key),
         links=_links(workspace),
         log_share=settings.log_share,
     )
