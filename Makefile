@@ -81,10 +81,10 @@ test: $(READY) ## run the tests (no network, no Docker)
 	  --ignore=tests/faults --ignore=tests/platform $(ARGS)
 
 test-faults: $(READY) ## break things on purpose and count what is lost; FULL=1 for all tries, going on where it was stopped
-	@FULL=$(FULL) $(BIN)/pytest --numprocesses=2 --dist=loadgroup tests/faults $(if $(FULL),tests/platform/test_postgres.py) $(ARGS)
+	@FULL=$(FULL) $(BIN)/pytest --numprocesses=2 --dist=worksteal --no-loadscope-reorder tests/faults $(if $(FULL),tests/platform/test_postgres.py) $(ARGS)
 
 test-platform: $(READY) ## real servers and containers, a live notebook, Ray on two nodes, 5,000 strange requests
-	@FUZZ=5000 $(MALLOC) $(BIN)/pytest --numprocesses=2 --dist=loadgroup tests/platform tests/serve/test_fuzz.py \
+	@FUZZ=5000 $(MALLOC) $(BIN)/pytest --numprocesses=2 --no-loadscope-reorder tests/platform tests/serve/test_fuzz.py \
 	  --ignore-glob='*/test_cluster_*' $(ARGS)
 
 test-cluster: $(READY) ## more of Ray: workers killed, sweeps resumed, replicas under load, who may knock where

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from fmnist.errors import Failure, one_line
 from fmnist.files import make_folder, write_whole
-from fmnist.ports import Port, check_ports, is_loopback, known_names, netloc, own_names, reached, with_port
+from fmnist.ports import Port, check_ports, is_loopback, known_names, named, netloc, own_names, reached, with_port
 from fmnist.registry import Registry
 from fmnist.settings import Settings, checkout_root
 from fmnist.supervisor import Logs, Supervisor
 from fmnist.tracking.wiring import Destinations
 
 READY_SECONDS = 60
+LOOPBACK = ("localhost", "127.0.0.1")
 MAKE_DATABASE = "import sys; from fmnist.registry import make_database; make_database(sys.argv[1])"
 NOTEBOOK = "fashion_mnist.ipynb"
 NO_NEWS = (
@@ -113,14 +114,15 @@ def mlflow(host: str, port: Port, destinations: Destinations, names: str = "") -
 def _names_for_mlflow(host: str, port: int, further: str) -> dict[str, str]:
     """By which names it may be asked, and whose pages may change something: its own, which it knows on localhost alone.
 
-    Without a list of names it is asked by private addresses too; what a user has set stands.
+    Of itself it also takes any name that begins like a private address. What a user has set stands.
     """
-    known = known_names(host, further)
-    own = known if known is not None else ["*"] if further else own_names()
-    given = {"MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": [f"http://{name}:{port}" for name in own]}
-    if further:
-        given["MLFLOW_SERVER_ALLOWED_HOSTS"] = with_port(own, port)
-    return {name: ",".join(values) for name, values in given.items() if name not in os.environ}
+    added = named(further)
+    known = known_names(host, further) or own_names()
+    asked = with_port([*known, *added], port) + [f"{name}:*" for name in LOOPBACK]  # through a tunnel, any port
+    pages = [f"http://{name}:{port}" for name in known]
+    pages += [page for name in added for page in (f"http://{name}", f"https://{name}", f"https://{name}:{port}")]
+    given = {"MLFLOW_SERVER_ALLOWED_HOSTS": asked, "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": pages}
+    return {} if given.keys() & os.environ.keys() else {name: ",".join(values) for name, values in given.items()}
 
 
 def tensorboard(host: str, port: Port, destinations: Destinations, names: str = "") -> Server:

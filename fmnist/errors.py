@@ -20,8 +20,8 @@ _FULL = re.compile(
     r"|No space left on device|Disk quota exceeded"
 )
 _COMMAND = re.compile(
-    r"(?<![\w/.-])fmnist(?= (?:backup|data|doctor|evaluate|gc|models|predict|promote|restore|rollback|runs|serve|sweep"
-    r"|sync|train|up|upgrade)\b)"
+    r"(?<![\w/.-])fmnist(?= (?:--help|backup|data|doctor|evaluate|gc|models|predict|promote|restore|rollback"
+    r"|runs|serve|sweep|sync|train|up|upgrade)\b)"
 )
 _DATABASE = re.compile(r"sqlite|psycopg|sqlalche|could not extend file|database or disk")
 """Words of those who speak for a database."""

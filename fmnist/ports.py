@@ -97,12 +97,17 @@ def netloc(host: str, port: int) -> str:
     return f"{url_host(host)}:{port}"
 
 
+def named(further: str) -> list[str]:
+    """Names that are given with commas, as browsers send them."""
+    return [name.strip().lower() for name in further.split(",") if name.strip()]
+
+
 def known_names(host: str, further: str) -> list[str] | None:
     """Names by which what listens on `host` may be asked; None: by any.
 
     `further`: of its owner, with commas. Under which a network knows this machine, only its owner can say.
     """
-    added = [name.strip() for name in further.split(",") if name.strip()]
+    added = named(further)
     if "*" in added or (not added and not is_loopback(host)):
         return None
     return sorted({"localhost", "127.0.0.1", "[::1]", url_host(host), *added})
@@ -112,7 +117,7 @@ def own_names() -> list[str]:
     """This machine's: its own, and the addresses of its networks."""
     families = (socket.AF_INET, socket.AF_INET6)
     found = [one.address for each in psutil.net_if_addrs().values() for one in each if one.family in families]
-    return ["localhost", socket.gethostname(), *(url_host(address.partition("%")[0]) for address in found)]
+    return ["localhost", socket.gethostname().lower(), *(url_host(address.partition("%")[0]) for address in found)]
 
 
 def with_port(names: Iterable[str], port: int) -> list[str]:

@@ -66,7 +66,8 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(5000, ge=1, le=65535, description="the port of MLflow")
     service_port: int = Field(8000, ge=1, le=65535, description="the port of the service and its page")
     allowed_hosts: str = Field(
-        "", description="further names, with commas, under which browsers may ask the servers; `*` allows any"
+        "",
+        description="further names, with commas, for service, MLflow and TensorBoard; `*` allows any",
     )
     api_key_file: Path | None = Field(None, description="a file with the key that the service asks clients for")
     poll_seconds: float = Field(2, ge=0.1, le=3600, description="how often the service looks for a new champion")

@@ -27,7 +27,8 @@ def guarded(tensorboard: Wsgi, allowed: set[str]) -> Wsgi:
         if host in allowed or "*" in allowed:
             return tensorboard(environ, start_response)
         start_response("403 Forbidden", [("Content-Type", "text/plain; charset=utf-8")])
-        return [f"Host {host!a}: is not known here; see ALLOWED_HOSTS in docs/platform.md\n".encode()]
+        told = "is not known here; see ALLOWED_HOSTS in docs/platform.md, docs/settings.md"
+        return [f"Host {host!a}: {told}\n".encode()]
 
     return answer
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fmnist import console as show
 from fmnist.cli import Json, app, print_json
-from fmnist.errors import UserError, listing, one_line, program
+from fmnist.errors import UserError, as_typed, listing, one_line, program
 from fmnist.ports import Port
 from fmnist.progress import print_notice
 from fmnist.settings import checkout_root
@@ -108,17 +108,21 @@ def _show_set(console: Console, place: Path, manifest: "Manifest") -> None:
 
 
 @app.command()
-def upgrade() -> None:
+def upgrade(
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="where the backup set is made (without it: var/backups)")
+    ] = None,
+) -> None:
     """Move MLflow's own database on to what the MLflow here reads; a backup is kept first. Stop all else meanwhile."""
     from fmnist.ops.upgrade import upgrade as move_on
 
     workspace, root = open_workspace(print_notice), checkout_root(Path.cwd())
-    home, to = workspace.settings.home, workspace.destinations
+    home, own = workspace.settings.home, workspace.destinations
     notebooks = root / "notebooks" if root else None
-    before, now, made = move_on(home, to.mlflow_uri, to.model_name, notebooks, home / "backups")
+    before, now, made = move_on(home, own.mlflow_uri, own.model_name, notebooks, to or home / "backups")
     console = show.make_console()
     if made is None:
-        console.print(f"{one_line(to.mlflow_uri)}: its schema is current ({now})", soft_wrap=True)
+        console.print(f"{one_line(own.mlflow_uri)}: its schema is current ({now})", soft_wrap=True)
         return
     console.print(f"upgraded: schema {before} -> {now}; what was before is kept in {made}", soft_wrap=True)
 
@@ -169,7 +173,7 @@ def gc(
         print_json({"freed": yes, "bytes": sum(piece.size for piece in pieces), "kinds": rows, "left": found.kept})
     else:
         for line in told(heaps(pieces), found.kept, older_than, freed=yes):
-            console.print(line, soft_wrap=True)
+            console.print(as_typed(line), soft_wrap=True)
         if pieces and not yes:
             age = "" if older_than == DAYS else f" --older-than {older_than}"
             console.print(f"do it with: {program()} gc{age} --yes", soft_wrap=True, style="bold")

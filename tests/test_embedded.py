@@ -2,6 +2,7 @@ import json
 import socket
 import stat
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -52,15 +53,18 @@ def test_mlflows_own_pages_may_change_something_under_every_name(
         server = embedded.mlflow(host, Port("MLflow", 5000, ""), workspace.destinations, further)
         return {name: server.environment[name].split(",") for name in (hosts, origins) if name in server.environment}
 
-    named = names("0.0.0.0", "box")
-    assert {"box", "box:5000", "localhost:5000"} <= set(named[hosts]) and "http://box:5000" in named[origins]
-    assert names("127.0.0.1", "*") == {hosts: ["*", "*:5000"], origins: ["http://*:5000"]}
+    named = names("0.0.0.0", " Box, ")  # browsers send small letters
+    assert {"box", "box:5000", "localhost:5000", "localhost:*"} <= set(named[hosts])
+    assert {"http://box:5000", "https://box"} <= set(named[origins])
+    assert "*" in names("127.0.0.1", "*")[hosts] and {"http://*", "https://*"} <= set(names("127.0.0.1", "*")[origins])
+    alone = names("127.0.0.2", ",")
+    assert {"127.0.0.2:5000", "127.0.0.1:*"} <= set(alone[hosts]) and "https://127.0.0.2" not in alone[origins]
+    assert not any(fnmatch("10.evil.example:5000", pattern) for pattern in alone[hosts])  # MLflow's own list has it
     unnamed = names("0.0.0.0", "")
-    assert hosts not in unnamed and {"http://127.0.0.1:5000", f"http://{socket.gethostname()}:5000"} <= set(
-        unnamed[origins]
-    )
+    for name in ("127.0.0.1", socket.gethostname().lower()):
+        assert f"{name}:5000" in unnamed[hosts] and f"http://{name}:5000" in unnamed[origins]
     monkeypatch.setenv(origins, "https://mine.example")  # what a user has set stands
-    assert origins not in names("0.0.0.0", "box")
+    assert names("0.0.0.0", "box") == {}
 
 
 def test_no_command_holds_a_secret(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

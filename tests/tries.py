@@ -44,11 +44,6 @@ def row_of(tried: pytest.Item | pytest.TestReport) -> str | None:
     return dict(tried.user_properties).get("fault")  # type: ignore[return-value]
 
 
-def name_of(tried: pytest.Item | pytest.TestReport) -> str:
-    """The same however many processes share the tries, which puts their group into pytest's own name."""
-    return f"{tried.location[0]}::{tried.location[2]}"
-
-
 @cache
 def sources(file: str) -> str:
     """A digest of what a try's outcome depends on. `file`: its test file, below the checkout."""
@@ -59,9 +54,9 @@ def sources(file: str) -> str:
 class Tries:
     """What was tried of each row, now and (FULL=1) earlier."""
 
-    def __init__(self, *, fresh: bool) -> None:
-        kept = FULL and not fresh and NOTES.exists()
-        self.noted: dict[str, str] = json.loads(NOTES.read_text()) if kept else {}
+    def __init__(self, noted: dict[str, str]) -> None:
+        """`noted`: of earlier runs."""
+        self.noted, self.known = noted, dict(noted)
         self.asked: Counter[str] = Counter()
         self.earlier: Counter[str] = Counter()
         self.passed: Counter[str] = Counter()
@@ -70,10 +65,11 @@ class Tries:
 
     def left(self, items: Iterable[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
         """(what is to be tried, what has passed already)."""
-        todo, done = [], []
+        todo: list[pytest.Item] = []
+        done: list[pytest.Item] = []
         for item in items:
             if mark := item.get_closest_marker("fault"):
-                row, name = mark.args[0], name_of(item)
+                row, name = mark.args[0], item.nodeid
                 item.user_properties.append(("fault", row))  # its reports have it, in every process
                 self.asked[row] += 1
                 if self.noted.get(f"lost {name}") == sources(item.location[0]):
@@ -83,6 +79,8 @@ class Tries:
                     done.append(item)
                     continue
             todo.append(item)
+        if todo:  # whoever counts hears of it with the first report: an interrupted run has a table too
+            todo[0].user_properties.append(("tries", self.collected()))
         return todo, done
 
     def collected(self) -> dict[str, Any]:
@@ -90,16 +88,25 @@ class Tries:
         lost = {row: sorted(names) for row, names in self.lost.items()}
         return {"asked": dict(self.asked), "earlier": dict(self.earlier), "lost": lost}
 
+    def _hear(self, told: dict[str, Any]) -> None:
+        self.asked, self.earlier = Counter(told["asked"]), Counter(told["earlier"])
+        for row, names in told["lost"].items():
+            self.lost[row].update(names)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["tries"] = self.known  # also of one that takes another's place: it has to collect the same
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
         if told := getattr(node, "workeroutput", {}).get("tries"):
-            self.asked, self.earlier = Counter(told["asked"]), Counter(told["earlier"])
-            for row, names in told["lost"].items():
-                self.lost[row].update(names)
+            self._hear(told)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if told := dict(report.user_properties).get("tries"):
+            self._hear(told)  # type: ignore[arg-type]
         if report.when == "call" and not report.skipped and (row := row_of(report)):
-            self._note(name_of(report), row, report.location[0], lost=report.failed)
+            self._note(report.nodeid, row, report.location[0], lost=report.failed)
 
     def _note(self, name: str, row: str, file: str, *, lost: bool) -> None:
         if lost:
@@ -130,9 +137,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(name, few, full): a row of the fault table, and how often it is tried")
-    config.stash[TRIES] = Tries(fresh=config.getoption("fresh"))
-    if not hasattr(config, "workerinput"):  # it hears of every outcome
-        config.pluginmanager.register(config.stash[TRIES])
+    if hasattr(config, "workerinput"):
+        config.stash[TRIES] = Tries(config.workerinput["tries"])
+        return
+    kept = FULL and not config.getoption("fresh") and NOTES.exists()
+    config.stash[TRIES] = Tries(json.loads(NOTES.read_text()) if kept else {})
+    config.pluginmanager.register(config.stash[TRIES])  # it hears of every outcome
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -16,12 +16,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
-from packaging.version import Version
 
 from fmnist.errors import Failure, UserError, one_line
 from fmnist.files import file_of, is_locked, make_folder, scratch_folder, sha256_of, sync, write_whole
 from fmnist.ops.backup import counts_of
 from fmnist.ops.sets import DATABASE, IN_HOME, MANIFEST, Manifest, unpack, verified
+from fmnist.ops.stores import schema
 from fmnist.registry import CHAMPION, Registry, database_file
 from fmnist.settings import RESTORING
 from fmnist.sweep import list_tracked
@@ -40,7 +40,8 @@ def restore(chosen: Path, home: Path, model_name: str) -> tuple[Manifest, Path |
         raise UserError(
             chosen, f"is a set of the platform, with Postgres; put it back there: make restore FROM={chosen}"
         )
-    _check_newer(manifest)
+    if DATABASE in manifest.files:
+        _check_known(chosen / DATABASE, manifest)
     check_unused(home)
     with scratch_folder(home) as scratch:
         staged = scratch / RESTORING
@@ -102,12 +103,13 @@ def finish(home: Path) -> bool:
     return True
 
 
-def _check_newer(manifest: Manifest) -> None:
+def _check_known(database: Path, manifest: Manifest) -> None:
     """MLflow's newer databases are not read by an older MLflow."""
-    if Version(manifest.versions["mlflow"]) > Version(here := version("mlflow")):
-        raise UserError(
-            f"MLflow {manifest.versions['mlflow']}", f"made the set's database, here is {here}; install that one first"
-        )
+    current, known = schema(f"sqlite:///{database.resolve()}")
+    if current not in known:
+        told = f"the MLflow here, {version('mlflow')}, does not know its database's schema, {current}"
+        by = manifest.versions["mlflow"]
+        raise UserError(database.parent, f"{told}; install the one that made it, which may be {by}, first")
 
 
 def check_unused(home: Path, own: Path | None = None) -> None:
@@ -158,7 +160,8 @@ def _check_answers(staged: Path, manifest: Manifest, home: Path, model_name: str
         if count != manifest.counts[name]:
             raise Failure(DATABASE, f"holds {count} {name}, its manifest says {manifest.counts[name]}; use another set")
     uri = f"sqlite:///{staged / DATABASE}"
-    if manifest.versions["mlflow"] != version("mlflow"):
+    current, known = schema(uri)
+    if current != known[0]:  # whichever MLflow was there when the set was made
         migrate(uri)
     for one in Registry(uri, model_name).versions():
         if CHAMPION in one.aliases:

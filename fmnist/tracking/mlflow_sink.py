@@ -159,14 +159,14 @@ class MlflowSink:
         self._log_scores(record, record["epochs"])
         self._log_confusion(record, "test")
         report = report_files(record, self._names)
-        for name, content in report.items():
-            write_whole(make_folder(self._folder / "report") / name, content)
         self._log_files("report", report)
         model = self._log_model(record)
         self._register(record, model)
         self._settle(self._client.get_logged_model(model.removeprefix("models:/")).artifact_location)
         self._client.set_terminated(self._run, "FINISHED", _milliseconds(record))
         self._ended = True
+        for name, content in report.items():  # last: MLflow is not to lack anything where there is no room for these
+            write_whole(make_folder(self._folder / "report") / name, content)
 
     def _settle(self, *addresses: str) -> None:
         """The run's files outlast a power cut, and those at `addresses`: in a folder, MLflow only writes them."""

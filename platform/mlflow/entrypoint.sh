@@ -15,10 +15,9 @@ hosts="mlflow:5000,localhost:$PUBLISHED_PORT,127.0.0.1:$PUBLISHED_PORT"
 [ "$PUBLISHED_PORT" != 80 ] || hosts="$hosts,localhost,127.0.0.1" # whose number browsers leave out
 # And whose pages may change something: its own, under these names; MLflow itself knows of localhost alone.
 pages=
-for name in $(printf %s "$ALLOWED_HOSTS" | tr ',' ' '); do
+for name in $(printf %s "$ALLOWED_HOSTS" | tr 'A-Z,' 'a-z '); do # as browsers send them
   hosts="$hosts,$name,$name:$PUBLISHED_PORT"
-  pages="$pages,http://$name:$PUBLISHED_PORT"
-  [ "$name" = "*" ] || pages="$pages,http://$name,https://$name,https://$name:$PUBLISHED_PORT" # a proxy's before it
+  pages="$pages,http://$name:$PUBLISHED_PORT,http://$name,https://$name,https://$name:$PUBLISHED_PORT" # a proxy's too
 done
 export MLFLOW_SERVER_ALLOWED_HOSTS="$hosts" MLFLOW_SERVER_CORS_ALLOWED_ORIGINS="${pages#,}"
 

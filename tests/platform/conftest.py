@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from ..helpers import free_port
 from .kernels import Kernel
@@ -18,6 +19,7 @@ from .platforms import Platform
 
 ENGINE = Path(__file__).parent / "engine"
 BROUGHT = "ENGINE_WAS_BROUGHT"
+WITHOUT_ENGINE = ("test_notebook.py", "test_page.py", "test_scoring_parity.py", "test_service.py", "test_up.py")
 S3 = {"COMPOSE_PROFILES": "s3", "ARTIFACTS_DESTINATION": "s3://artifacts/runs", "S3_ENDPOINT_URL": "http://s3:9000"}
 
 
@@ -25,18 +27,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "last: takes away what other tests use")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs an engine runs in one process, the plain platform's tests first; all else beside it in another."""
+    """The plain platform's tests first, then the cluster's."""
 
     def place(item: pytest.Item) -> int:
         names, given = getattr(item, "fixturenames", ()), getattr(getattr(item, "callspec", None), "params", {})
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("containers" if "engine" in names else "servers"))
         on_cluster = "cluster" in names or given.get("store") == "s3"
         return on_cluster + (item.get_closest_marker("last") is not None)
 
     items.sort(key=place)
+
+
+class Halves(LoadScopeScheduling):  # type: ignore[misc]
+    """Of two processes one has all that needs an engine, in its order, and the other what needs none, a file a time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.partition("::")[0])
+        return "containers" if file.parent.name == "platform" and file.name not in WITHOUT_ENGINE else str(file)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Halves:
+    return Halves(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,13 +39,19 @@ def client(place: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def sent(place: Path, client: Any, journalled: Run) -> Any:
+def own(place: Path, journalled: Run) -> Run:
+    """A copy of the run that is sent."""
+    return Run(Path(shutil.copytree(journalled.folder, place / journalled.id)))
+
+
+@pytest.fixture(scope="module")
+def sent(place: Path, client: Any, own: Run) -> Any:
     """The run in MLflow, its records sent twice, the first time in pieces, as after crashes."""
     from fmnist.tracking.journal import Journal
 
-    records = Journal(journalled.journal).read()
+    records = Journal(own.journal).read()
     for part in (records[:2], [records[0], *records[1:4]], records, [records[0], records[-1]]):
-        send(journalled, place, part)
+        send(own, place, part)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     (run,) = client.search_runs([experiment.experiment_id])
     return run
@@ -84,7 +91,7 @@ def test_every_epoch_is_there_once(sent: Any, client: Any, records: list[Record]
     assert len(client.get_metric_history(sent.info.run_id, "test_f1")) == 1
 
 
-def test_artifacts(sent: Any, place: Path, client: Any, records: list[Record], journalled: Run) -> None:
+def test_artifacts(sent: Any, place: Path, client: Any, records: list[Record], own: Run) -> None:
     root = Path(client.download_artifacts(sent.info.run_id, ""))
     for epoch in (1, 2, 3):
         numbers = json.loads((root / f"confusion_matrix/validation/epoch_{epoch:03}.json").read_text())
@@ -94,7 +101,7 @@ def test_artifacts(sent: Any, place: Path, client: Any, records: list[Record], j
     assert (root / "report/mistakes.png").exists()
     assert len((root / "report/classes.csv").read_text().splitlines()) == 11
     for name in ("classes.csv", "golden.json", "mistakes.png"):  # and in the run's own folder
-        assert (journalled.folder / "report" / name).read_bytes() == (root / "report" / name).read_bytes()
+        assert (own.folder / "report" / name).read_bytes() == (root / "report" / name).read_bytes()
     assert sent.info.artifact_uri.startswith((place / "artifacts").as_uri())
 
 
