@@ -6,10 +6,12 @@ renames. MLflow's user may not look into the latter.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
-from engine import Trouble, compose, one_off, settings, stream
+from engine import Trouble, compose, containers, docker, has_profile, one_off, settings, stream
 from sets import Hashed
 
 DEFAULT = "/artifacts"
@@ -32,7 +34,26 @@ def store() -> Store | None:
     """None where they are in a bucket of somebody else's."""
     if destination().startswith(("/", "file:")):
         return Store("mlflow", DEFAULT)
-    return Store("s3", "/data") if settings().get("S3_ENDPOINT_URL") == "http://s3:9000" else None
+    return Store("s3", "/data") if _is_own_server() else None
+
+
+def _is_own_server() -> bool:
+    return urlsplit(settings().get("S3_ENDPOINT_URL") or "").hostname == "s3"
+
+
+def check_place() -> None:
+    """Raise Trouble where nothing would answer there; say so where it is another place than before."""
+    if not destination().startswith(("/", "file:")) and _is_own_server() and not has_profile("s3"):
+        given = f"COMPOSE_PROFILES {settings().get('COMPOSE_PROFILES') or ''!r}"
+        raise Trouble(
+            f"{given}: lacks s3, the server that S3_ENDPOINT_URL names; with both: COMPOSE_PROFILES=s3,cluster"
+        )
+    made = [container["ID"] for container in containers() if container["Service"] == "mlflow"]
+    shown = docker("inspect", "--format", "{{json .Config.Env}}", *made, capture_output=True).stdout if made else "[]"
+    before = dict(line.partition("=")[::2] for line in json.loads(shown)).get("MLFLOW_ARTIFACTS_DESTINATION")
+    if before and before != destination():
+        print(f"ARTIFACTS_DESTINATION: was {before}, is {destination()}: until what was kept there is copied it is")
+        print("neither found nor backed up (docs/platform.md, Artifacts elsewhere)")
 
 
 OWN = "! -name '.before-*' ! -name .next ! -name .placing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, Callable, Iterable, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_ENGINE, OLDEST_COMPOSE = (24, 0), (2, 20)
+SETTING = re.compile(r"""\s*(?:export\s+)?(\w+)\s*=(?:\s*'([^']*)'|\s*"([^"]*)"|(.*?))\s*(?:\s\#.*)?$""")
+"""A line of .env: name and value, in quotes or not; a comment may follow."""
 
 
 class Trouble(Exception):
@@ -84,13 +87,23 @@ def _check_age(what: str, version: str, oldest: tuple[int, int]) -> None:
         raise Trouble(f"{what} {version}: is too old; install {oldest[0]}.{oldest[1]} or newer")
 
 
+def check_ours() -> None:
+    """Raise Trouble where the platform of this name is another checkout's."""
+    label = "com.docker.compose.project"
+    asked = ("--filter", f"label={label}={project()}", "--format", f'{{{{.Label "{label}.working_dir"}}}}')
+    for line in sorted(set(docker("ps", "--all", *asked, capture_output=True).stdout.splitlines())):
+        if line and (other := Path(line)).is_dir() and not other.samefile(ROOT):
+            own = "PLATFORM_NAME, NOTEBOOK_CONTAINER and ports of its own in .env"
+            raise Trouble(f"the platform {project()}: is that of {other}; give this checkout {own}")
+
+
 def settings() -> dict[str, str]:
     """As compose sees them: .env, if there is one yet, and the environment over it."""
     found, file = {}, ROOT / ".env"
     for line in file.read_text().splitlines() if file.exists() else ():
-        name, equals, value = line.strip().partition("=")
-        if equals and not name.startswith("#"):
-            found[name.strip()] = value.strip().strip("'\"")
+        if given := SETTING.match(line):
+            name, *values = given.groups()
+            found[name] = next(value for value in values if value is not None).strip()
     return {**found, **os.environ}
 
 

@@ -9,7 +9,8 @@ import secrets
 import sys
 from pathlib import Path
 
-from engine import ROOT, Trouble, check_engine, compose, containers, docker, has_profile, project, settings
+from artifacts import check_place
+from engine import ROOT, Trouble, check_engine, check_ours, compose, containers, docker, has_profile, project, settings
 from ports import Wanted, number_problem, taken_problem
 from sets import write_whole
 
@@ -32,6 +33,7 @@ def prepare() -> None:
     """Make what a first start needs: .env, secrets, folders. What is there stays as it is."""
     if not (ROOT / ".env").exists():
         write_whole(ROOT / ".env", _first_settings().encode(), 0o644)
+    check_ours()
     make_secrets()
     owner = settings()
     for name in (*WRITTEN, "data"):
@@ -51,7 +53,9 @@ def _hand_over(folder: Path, uid: int, gid: int) -> None:
 
 
 def _first_settings() -> str:
-    uid, gid = (os.getuid(), os.getgid()) if os.getuid() else (1000, 1000)
+    uid, gid = os.getuid(), os.getgid()
+    if uid == 0:  # whom sudo is for; nothing runs as root
+        uid, gid = (int(os.environ.get(f"SUDO_{name}") or 1000) or 1000 for name in ("UID", "GID"))
     text = (ROOT / ".env.example").read_text()
     user = os.environ.get("SUDO_USER") or getpass.getuser()
     for name, value in {"PLATFORM_UID": uid, "PLATFORM_GID": gid, "PLATFORM_USER": user}.items():
@@ -69,9 +73,11 @@ def make_secrets() -> None:
     missing = [name for name in made if not (folder / name).exists()]
     if "mlflow_database_password" in missing and _has_database():
         raise Trouble(
-            "secrets/mlflow_database_password: is gone, and the database was made with it; "
-            "restore it, or delete the database with make reset"
+            "secrets/mlflow_database_password: is gone, and the database was made with it; restore it; give this "
+            "checkout a PLATFORM_NAME of its own, if it is another's; or delete the database with make reset"
         )
+    for name in set(made) - set(missing):  # a mask or an archive may have closed them, and nobody would get in
+        (folder / name).chmod(0o644)
     for name in missing:  # containers read them as other users: the folder is what keeps people out
         write_whole(folder / name, made[name].encode(), 0o644)
 
@@ -119,6 +125,7 @@ def _settle_cluster() -> None:
 def bring_up(arguments: list[str]) -> None:
     """Start everything, wait until all is healthy, and say where it is. Raises Trouble."""
     prepare()
+    check_place()
     check_own_ports()
     _settle_cluster()
     done = compose("up", "--detach", "--wait", "--wait-timeout", "180", *arguments, check=False)
@@ -153,3 +160,4 @@ def check_started() -> None:
     check_engine()
     if not (ROOT / ".env").exists():
         raise Trouble("the platform: was never started here; make start")
+    check_ours()

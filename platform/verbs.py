@@ -54,7 +54,7 @@ def status(arguments: list[str]) -> None:
 def stop(arguments: list[str]) -> None:
     """Stop everything; nothing is lost."""
     check_started()
-    compose("stop", *arguments)
+    compose("--profile", "s3", "--profile", "cluster", "stop", *arguments)  # those too that .env does not name any more
 
 
 def logs(arguments: list[str]) -> None:

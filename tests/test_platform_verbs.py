@@ -75,6 +75,9 @@ def test_the_first_settings_name_who_starts_it(monkeypatch: pytest.MonkeyPatch) 
     assert "\nPLATFORM_UID=1234\nPLATFORM_GID=567\nPLATFORM_USER=ada\n" in told
     monkeypatch.setattr(os, "getuid", lambda: 0)
     assert "\nPLATFORM_UID=1000\nPLATFORM_GID=1000\n" in starting._first_settings()
+    monkeypatch.setenv("SUDO_UID", "1001")
+    monkeypatch.setenv("SUDO_GID", "1002")
+    assert "\nPLATFORM_UID=1001\nPLATFORM_GID=1002\n" in starting._first_settings()
 
 
 def test_no_key_is_asked_for_until_somebody_writes_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

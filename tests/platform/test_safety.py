@@ -83,12 +83,20 @@ def test_a_foreign_page_changes_nothing(platform: Any) -> None:
     assert platform.http.post(search, headers=own, json={"max_results": 1}, timeout=60).status_code == 200
     assert platform.http.post(search, headers=own | stranger, json={"max_results": 1}, timeout=60).status_code == 403
     assert platform.http.post(f"{platform.service}/predict", headers=stranger, data=bytes(784)).status_code == 403
+
+
+def test_a_foreign_page_starts_no_kernel_in_a_browser_that_is_logged_in(platform: Any) -> None:
     kernels = f"{platform.notebook}/api/kernels"
-    token = {"Authorization": f"token {platform.token}"}
-    before = platform.http.get(kernels, headers=token, timeout=60).json()
-    assert platform.http.post(kernels, headers=stranger, timeout=60).status_code in (403, 404)
-    after = platform.http.get(kernels, headers=token, timeout=60).json()
-    assert [kernel["id"] for kernel in after] == [kernel["id"] for kernel in before]
+    with platform.http as browser:
+        assert browser.get(f"{platform.notebook}/lab?token={platform.token}", timeout=60).ok  # the cookies
+        own = {"Origin": platform.notebook, "X-XSRFToken": browser.cookies["_xsrf"]}
+        before = browser.get(kernels, timeout=60).json()
+        for headers in ({"Origin": "http://attacker.example"}, own | {"Origin": "http://attacker.example"}):
+            assert browser.post(kernels, headers=headers, json={}, timeout=60).status_code in (403, 404)
+        assert browser.get(kernels, timeout=60).json() == before
+        made = browser.post(kernels, headers=own, json={}, timeout=60)
+        assert made.status_code == 201  # so it was not for something else that it was refused
+        browser.delete(f"{kernels}/{made.json()['id']}", headers=own, timeout=60)
 
 
 def test_no_secret_is_in_an_image_a_description_or_an_environment(platform: Any) -> None:

@@ -21,6 +21,11 @@ def test_it_starts_healthy_and_says_where(platform: Any) -> None:
     assert page in logs.stdout + logs.stderr
 
 
+def test_postgres_notices_a_disk_that_changes_what_it_holds(platform: Any) -> None:
+    asked = ("psql", "--username", "postgres", "--no-align", "--tuples-only", "--command", "SHOW data_checksums")
+    assert platform.inside(*asked, service="postgres").stdout.strip() == "on"
+
+
 def test_its_files_are_made_once_and_for_their_owner_alone(platform: Any) -> None:
     files = [platform.folder / ".env", *(platform.folder / "secrets").iterdir()]
     before = {file: file.read_text() for file in files}
