@@ -28,7 +28,7 @@ PREFIX = "sweep-"
 SCORE = "val_accuracy"
 """What trials are compared by. Not the loss: that grows with smoothed labels, though the answers get better."""
 
-State = Literal["running", "completed", "stopped", "diverged", "failed"]
+State = Literal["running", "completed", "stopped", "diverged", "failed", "lost"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,7 @@ def train(arguments: list[str]) -> None:
     running = {container["Service"] for container in containers() if container["State"] == "running"}
     if "notebook" not in running:
         raise Trouble("the platform: does not run; make start")
-    if "--workers" in arguments and "ray-head" not in running:
+    if any(word.partition("=")[0] == "--workers" for word in arguments) and "ray-head" not in running:
         raise Trouble("the cluster: does not run; COMPOSE_PROFILES=cluster in .env, make build, make start")
     terminal = [] if sys.stdin.isatty() and sys.stdout.isatty() else ["--no-TTY"]
     sys.exit(compose("exec", *terminal, "notebook", "fmnist", "train", *arguments, check=False).returncode)

@@ -11,7 +11,7 @@ from fmnist.space import Value
 from fmnist.sweep import SCORE, Plan, Trial, ranked
 
 WORDS = {"stopped": "stopped early"}
-STYLES = {"running": "cyan", "stopped": "dim", "diverged": "yellow", "failed": "red"}
+STYLES = {"running": "cyan", "stopped": "dim", "diverged": "yellow", "failed": "red", "lost": "red"}
 SHOWN = 5
 """Trials in the list of the best."""
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from fmnist.cluster.connection import session_folder
 from fmnist.cluster.trial import Record
+from fmnist.errors import one_line
 from fmnist.sweep import split_key
 
 
@@ -54,21 +55,28 @@ class Desk:
 
 
 class RemotePost:
-    """A trial's way to the desk: what it hands in is there when the call returns."""
+    """A trial's way to the desk: what it hands in is there when the call returns.
+
+    Raises ConnectionError where it is not to be reached, which is no fault of the trial's.
+    """
 
     def __init__(self, desk: Any) -> None:
         self._desk = desk
 
     def send(self, number: int, record: Record, state: bytes | None = None) -> None:
-        import ray
-
-        ray.get(self._desk.send.remote(number, record, state))
+        self._answer(self._desk.send.remote(number, record, state))
 
     def kept(self, number: int) -> bytes | None:
+        state: bytes | None = self._answer(self._desk.kept.remote(number))
+        return state
+
+    def _answer(self, asked: Any) -> Any:
         import ray
 
-        state: bytes | None = ray.get(self._desk.kept.remote(number))
-        return state
+        try:
+            return ray.get(asked)
+        except ray.exceptions.RayError as error:
+            raise ConnectionError(one_line(error)[:300]) from error
 
 
 def open_desk(node: str, kept: dict[int, bytes]) -> Any:

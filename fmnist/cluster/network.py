@@ -7,8 +7,11 @@ import os
 
 import psutil
 import ray
+from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
+
+from fmnist.errors import one_line
 
 
 class OnRaysNetwork(TorchConfig):  # type: ignore[misc]
@@ -22,7 +25,12 @@ class OnRaysNetwork(TorchConfig):  # type: ignore[misc]
 class _Backend(_TorchBackend):  # type: ignore[misc]
     def on_start(self, worker_group: object, backend_config: TorchConfig) -> None:
         worker_group.execute(choose_interface)  # type: ignore[attr-defined]
-        super().on_start(worker_group, backend_config)
+        try:
+            super().on_start(worker_group, backend_config)
+        except RayActorError:
+            raise
+        except Exception as error:  # of those that waited for one that was lost: Ray begins again for the loss alone
+            raise RayActorError(error_msg=f"the workers did not find each other ({one_line(error)[-300:]})") from error
 
 
 def choose_interface() -> None:

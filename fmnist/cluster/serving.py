@@ -92,7 +92,7 @@ class Replica:
         until = time.monotonic() + FIRST_LOOK_SECONDS
         while not keeper.looked and time.monotonic() < until:
             time.sleep(0.02)  # a further replica gets no request before it has its model
-        if keeper.model is None and (keeper.trouble or keeper.refusal):
+        if keeper.model is None and (keeper.trouble or keeper.refusal or not keeper.looked):
             raise RuntimeError(keeper.absence)  # Ray Serve tries again; those that have one go on
 
     def __serve_build_asgi_app__(self) -> Any:

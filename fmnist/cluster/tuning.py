@@ -119,7 +119,7 @@ def make_search(plan: Plan, trials: Mapping[int, Trial]) -> "NumberedSearch":
         points.append(dict(own))
     search = NumberedSearch(plan, [trial.number for trial in cut_off] + new, points, len(trials))
     for trial in trials.values():
-        if trial.state != "running":
+        if trial.state not in ("running", "lost"):  # of a lost one nothing is known, nor was the first search told
             scores = [record["scores"][SCORE] for record in trial.records]
             search.add_evaluated_point(
                 dict(trial.values),
@@ -176,7 +176,7 @@ class Ends(tune.Callback):  # type: ignore[misc]
         number, values = trial.config["trial"], trial.config["values"]
         self._post.send(number, start_record(number, values, {}))  # its worker may not have come so far
         error = last_words(trial.get_pickled_error())
-        self._tell(trial, "failed", f"its worker was lost, or its machine failed it, {failed} times ({error})")
+        self._tell(trial, "lost", f"its worker was lost, or its machine failed it, {failed} times ({error})")
 
     def _tell(self, trial: Any, state: Any, why: str | None) -> None:
         number, epochs = trial.config["trial"], int((trial.last_result or {}).get("epoch", 0))

@@ -126,8 +126,9 @@ class Engine:
             current = self._begin(data, rng)
             fewest = 2 * self.peers.size  # a lone image has no batch statistics
             batches = [batch for batch in torch.split(order, self.config.batch_size) if len(batch) >= fewest]
-            for batch in batches:
-                self.rate = learning_rate(self.config, self.step, len(batches) * self.config.epochs)
+            first = (epoch - 1) * len(batches)  # not the steps done: with other peers, other images were left out
+            for number, batch in enumerate(batches, first):
+                self.rate = learning_rate(self.config, number, len(batches) * self.config.epochs)
                 self._do_batch(current, self.peers.part(batch))
                 done += len(batch)
                 on_step(done)

@@ -17,8 +17,8 @@ from fmnist.tracking.tensorboard_sink import TensorboardSink
 PARENT = "mlflow.parentRunId"
 STATE = "fmnist.trial"
 """The tag that says how a trial ended."""
-ENDS = {"completed": "FINISHED", "stopped": "KILLED", "diverged": "FAILED", "failed": "FAILED"}
-TOLD = {"stopped": "stopped early", "completed": "completed", "diverged": "diverged", "failed": "failed"}
+ENDS = {"completed": "FINISHED", "stopped": "KILLED", "diverged": "FAILED", "failed": "FAILED", "lost": "FAILED"}
+TOLD = {state: state for state in ENDS} | {"stopped": "stopped early"}
 
 
 class TrialSink(MlflowSink):

@@ -1,9 +1,12 @@
 import os
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import ray
+from ray.exceptions import RayActorError
 
+from fmnist.cluster import network
 from fmnist.cluster.network import choose_interface
 
 
@@ -20,3 +23,18 @@ def test_it_is_told_the_interface_of_rays_address_unless_somebody_has(
     choose_interface()
     own = psutil.net_if_addrs()[os.environ[f"{library}_SOCKET_IFNAME"]]
     assert "127.0.0.1" in [each.address for each in own]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Connection closed by peer"), RayActorError(error_msg="it died")])
+def test_those_that_waited_for_one_that_was_lost_are_begun_again_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Ray Train begins anew for a RayActorError alone."""
+
+    def fails(self: object, group: object, config: object) -> None:
+        raise error
+
+    monkeypatch.setattr(network._TorchBackend, "on_start", fails)
+    group = SimpleNamespace(execute=lambda call: None)
+    with pytest.raises(RayActorError, match=str(error)):
+        network._Backend().on_start(group, network.OnRaysNetwork())

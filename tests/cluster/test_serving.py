@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -115,6 +116,16 @@ def test_a_replica_that_finds_no_model_takes_no_requests_from_those_that_have_on
     source = Source()
     source.find = lambda: None  # type: ignore[method-assign]
     Replica(lambda number: Made(source))  # type: ignore[arg-type,return-value]  # there is none yet, it may come
+
+
+@pytest.mark.usefixtures("first_rank")
+def test_a_replica_whose_first_look_takes_long_takes_no_requests_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "FIRST_LOOK_SECONDS", 0.1)
+    source, answer = Source(), threading.Event()
+    source.find = answer.wait  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="the model is being loaded"):
+        Replica(lambda number: Made(source))  # type: ignore[arg-type,return-value]
+    answer.set()
 
 
 def test_whoever_is_in_a_hurry_leaves_nothing_of_ray_serve(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,12 @@
 """What a worker does with a trial, without Ray: the desk is asked directly."""
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fmnist.cluster.desk import Desk
+from fmnist.cluster.desk import Desk, RemotePost
 from fmnist.cluster.trial import Images, images_of, run_trial
 from fmnist.data.dataset import Dataset, Split
 from fmnist.recipe import TrainConfig
@@ -153,3 +154,26 @@ def test_what_goes_wrong_in_a_trial_is_told_as_its_end(images: Images, monkeypat
     assert (start["key"], end["key"]) == ("trial/002/start", "trial/002/end")
     assert end["state"] == "failed"
     assert end["why"].startswith("model 'cnn': raises ValueError: no such layer; ")
+
+
+def test_a_desk_that_is_not_reached_for_a_moment_is_no_fault_of_the_trials(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends with an OSError, after which Tune begins it again; and it is told nothing of an end."""
+    ray, desk, calls = pytest.importorskip("ray"), Desk({}), list[str]()
+
+    def answer(asked: Any) -> Any:
+        calls.append(asked[1]["key"])
+        if len(calls) == 2:
+            raise ray.exceptions.ActorUnavailableError("the network is away", None)
+        return desk.send(*asked)
+
+    monkeypatch.setattr(ray, "get", answer)
+    remote = SimpleNamespace(
+        send=SimpleNamespace(remote=lambda *given: given), kept=SimpleNamespace(remote=lambda number: None)
+    )
+    post = RemotePost(remote)
+    monkeypatch.setattr(post, "kept", lambda number: None)
+    with pytest.raises(ConnectionError, match="the network is away"):
+        run_trial(2, VALUES, BASE, images, post, Told([]).report)
+    assert calls == ["trial/002/start", "trial/002/epoch/1"]

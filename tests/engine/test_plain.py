@@ -199,6 +199,16 @@ def test_onecycle_climbs_and_falls_to_next_to_nothing() -> None:
     assert rates[-1] < 1e-4
 
 
+def test_the_schedule_ends_with_the_last_epoch_also_where_earlier_ones_had_more_steps(dataset: Dataset) -> None:
+    """As after a resume with other peers, which leave another rest of an epoch out."""
+    config = SMALL.model_copy(update={"epochs": 4})
+    engine = Engine(config, 10, "cpu")
+    engine.step = 1000
+    engine.train_epoch(dataset.train, 4)
+    steps = -(-len(dataset.train) // config.batch_size) * 4
+    assert engine.rate == learning_rate(config, steps - 1, steps)
+
+
 def test_constant_is_constant() -> None:
     config = TrainConfig(learning_rate=0.5, schedule="constant")
     assert {learning_rate(config, step, 10) for step in range(10)} == {0.5}

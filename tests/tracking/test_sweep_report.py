@@ -7,6 +7,7 @@ from PIL import Image
 
 from fmnist.plots import Scale, parallel_picture
 from fmnist.sweep import trials_of
+from fmnist.tracking import sweep_report
 from fmnist.tracking.sweep_report import sweep_picture, trials_table, write_report
 
 from ..sweeps import PLAN, a_sweep, ended
@@ -59,8 +60,16 @@ def test_one_trial_is_a_picture_too(tmp_path: Path) -> None:
     assert sweep_picture(sweep, [trial]).startswith(b"\x89PNG")
 
 
-def test_the_best_is_written_last(tmp_path: Path) -> None:
+def test_the_best_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*given: object) -> bytes:
+        raise OSError
+
     sweep, records = a_sweep(tmp_path)
     trials = trials_of(PLAN, ended(records))
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(sweep_report, "sweep_picture", fails)
+        write_report(sweep, trials)
+    assert sweep.report.is_dir() and not sweep.is_whole
     write_report(sweep, trials)
+    assert sweep.is_whole
     assert {path.name for path in sweep.report.iterdir()} == {"best.json", "trials.csv", "parallel_coordinates.png"}
