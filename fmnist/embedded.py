@@ -122,7 +122,7 @@ def _names_for_mlflow(host: str, port: int, further: str) -> dict[str, str]:
     pages = [f"http://{name}:{port}" for name in known]
     pages += [page for name in added for page in (f"http://{name}", f"https://{name}", f"https://{name}:{port}")]
     given = {"MLFLOW_SERVER_ALLOWED_HOSTS": asked, "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": pages}
-    return {} if given.keys() & os.environ.keys() else {name: ",".join(values) for name, values in given.items()}
+    return {name: ",".join(values) for name, values in given.items() if name not in os.environ}
 
 
 def tensorboard(host: str, port: Port, destinations: Destinations, names: str = "") -> Server:

@@ -49,7 +49,9 @@ def check_place() -> None:
             f"{given}: lacks s3, the server that S3_ENDPOINT_URL names; with both: COMPOSE_PROFILES=s3,cluster"
         )
     made = [container["ID"] for container in containers() if container["Service"] == "mlflow"]
-    shown = docker("inspect", "--format", "{{json .Config.Env}}", *made, capture_output=True).stdout if made else "[]"
+    shown = (
+        docker("inspect", "--format", "{{json .Config.Env}}", *made[:1], capture_output=True).stdout if made else "[]"
+    )
     before = dict(line.partition("=")[::2] for line in json.loads(shown)).get("MLFLOW_ARTIFACTS_DESTINATION")
     if before and before != destination():
         print(f"ARTIFACTS_DESTINATION: was {before}, is {destination()}: until what was kept there is copied it is")

@@ -91,8 +91,14 @@ def check_ours() -> None:
     """Raise Trouble where the platform of this name is another checkout's."""
     label = "com.docker.compose.project"
     asked = ("--filter", f"label={label}={project()}", "--format", f'{{{{.Label "{label}.working_dir"}}}}')
-    for line in sorted(set(docker("ps", "--all", *asked, capture_output=True).stdout.splitlines())):
-        if line and (other := Path(line)).is_dir() and not other.samefile(ROOT):
+    for other in sorted(set(docker("ps", "--all", *asked, capture_output=True).stdout.splitlines()) - {""}):
+        try:
+            is_ours = Path(other).samefile(ROOT)
+        except (FileNotFoundError, NotADirectoryError):  # this one was moved, or it is gone
+            continue
+        except OSError:  # somebody else's, who lets nobody look
+            is_ours = False
+        if not is_ours:
             own = "PLATFORM_NAME, NOTEBOOK_CONTAINER and ports of its own in .env"
             raise Trouble(f"the platform {project()}: is that of {other}; give this checkout {own}")
 
@@ -107,8 +113,17 @@ def settings() -> dict[str, str]:
     return {**found, **os.environ}
 
 
+def profiles() -> list[str]:
+    return [name.strip() for name in (settings().get("COMPOSE_PROFILES") or "").split(",") if name.strip()]
+
+
 def has_profile(name: str) -> bool:
-    return name in (settings().get("COMPOSE_PROFILES") or "").split(",")
+    return bool({name, "*"} & set(profiles()))
+
+
+def any_profile() -> list[str]:
+    """Compose's options for all that there may be: the platform's own, though .env names them no more, and a user's."""
+    return [option for name in ("s3", "cluster", *profiles()) for option in ("--profile", name)]
 
 
 def project() -> str:

@@ -53,6 +53,7 @@ def restore(arguments: list[str]) -> None:
     check_untrained()
     _confirm(asked.yes, "This replaces all that the platform has recorded, and notebooks/; what is there now is kept.")
     prepare()
+    artifacts.check_place()
     _check_fits(manifest)
     plan = _stage(asked.chosen, manifest)
     _settle(plan)

@@ -76,8 +76,10 @@ def make_secrets() -> None:
             "secrets/mlflow_database_password: is gone, and the database was made with it; restore it; give this "
             "checkout a PLATFORM_NAME of its own, if it is another's; or delete the database with make reset"
         )
-    for name in set(made) - set(missing):  # a mask or an archive may have closed them, and nobody would get in
-        (folder / name).chmod(0o644)
+    for path in (folder / name for name in set(made) - set(missing)):
+        mode = path.stat().st_mode
+        if not path.is_symlink() and mode & 0o444 != 0o444:  # closed by a mask or an archive: nobody would get in
+            path.chmod(mode | 0o444)
     for name in missing:  # containers read them as other users: the folder is what keeps people out
         write_whole(folder / name, made[name].encode(), 0o644)
 

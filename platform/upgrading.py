@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import database
+from artifacts import check_place
 from engine import Trouble, compose, docker, image_of, project
 from keeping import PLACE, back_up, mlflow_version
 from restoring import check_answers, check_counts, check_untrained, migrate
@@ -28,6 +29,7 @@ def upgrade(arguments: list[str]) -> None:
         return _settle(plan)
     check_untrained()
     prepare()
+    check_place()
     before = mlflow_version(image_of("mlflow"))
     made, _ = back_up(PLACE)
     print(f"backup: {made}", flush=True)

@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-from engine import ROOT, Trouble, check_engine, compose, containers, docker, has_profile
+from engine import ROOT, Trouble, any_profile, check_engine, compose, containers, docker, has_profile
 from keeping import backup
 from restoring import check_untrained, restore
 from starting import GENERATED, bring_up, check_started, prepare, show_pages
@@ -54,7 +54,7 @@ def status(arguments: list[str]) -> None:
 def stop(arguments: list[str]) -> None:
     """Stop everything; nothing is lost."""
     check_started()
-    compose("--profile", "s3", "--profile", "cluster", "stop", *arguments)  # those too that .env does not name any more
+    compose(*any_profile(), "stop", *arguments)
 
 
 def logs(arguments: list[str]) -> None:
@@ -117,7 +117,7 @@ def reset(arguments: list[str]) -> None:
     if arguments != ["--yes"] and (not sys.stdin.isatty() or input("Type yes to delete: ").strip() != "yes"):
         raise Trouble("nothing was deleted; that takes a yes at the terminal, or make reset ARGS=--yes")
     check_untrained()
-    compose("--profile", "s3", "--profile", "cluster", "down", "--volumes", "--remove-orphans")
+    compose(*any_profile(), "down", "--volumes", "--remove-orphans")
     give_up()
     for name in GENERATED:
         (ROOT / "secrets" / name).unlink(missing_ok=True)

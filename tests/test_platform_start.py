@@ -1,5 +1,6 @@
 """What a start looks at first: .env, whose platform it is, secrets, where artifacts are. No Docker is asked."""
 
+import os
 import subprocess
 from importlib import import_module as load
 from pathlib import Path
@@ -48,6 +49,12 @@ def test_another_checkouts_platform_is_left_alone(monkeypatch: pytest.MonkeyPatc
 
     checks()
     checks(own, link, tmp_path / "moved away")
+    if os.geteuid():
+        (closed := tmp_path / "closed" / "fmnist").mkdir(parents=True)
+        closed.parent.chmod(0)
+        with pytest.raises(engine.Trouble, match=f"is that of {closed}"):
+            checks(closed)
+        closed.parent.chmod(0o700)
     with pytest.raises(
         engine.Trouble, match=f"is that of {other}; give this checkout PLATFORM_NAME, NOTEBOOK_CONTAINER"
     ):
@@ -73,7 +80,7 @@ def test_artifacts_that_would_be_nowhere_are_told(
         artifacts.Trouble, match=r"COMPOSE_PROFILES 'cluster': lacks s3, the server that S3_ENDPOINT_URL"
     ):
         artifacts.check_place()
-    given["COMPOSE_PROFILES"] = "s3,cluster"
+    given["COMPOSE_PROFILES"] = "cluster, s3"
     artifacts.check_place()
     assert "was /artifacts, is s3://artifacts: until what was kept there is copied" in capsys.readouterr().out
     given.clear()
@@ -88,6 +95,10 @@ def test_secrets_that_a_mask_has_closed_are_readable_in_containers(
     monkeypatch.setattr(starting, "ROOT", tmp_path)
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "mlflow_database_password").touch(mode=0o600)
+    (own := tmp_path / "credentials").touch(mode=0o600)
+    (tmp_path / "secrets" / "s3_credentials").symlink_to(own)
     starting.make_secrets()
-    assert {file.stat().st_mode & 0o777 for file in (tmp_path / "secrets").iterdir()} == {0o644}
+    modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "secrets").iterdir()}
+    assert modes.pop("s3_credentials") == 0o600  # a link leads out of the folder that keeps people out
+    assert set(modes.values()) == {0o644}
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700

@@ -74,6 +74,8 @@ def test_the_first_settings_name_who_starts_it(monkeypatch: pytest.MonkeyPatch) 
     told = starting._first_settings()
     assert "\nPLATFORM_UID=1234\nPLATFORM_GID=567\nPLATFORM_USER=ada\n" in told
     monkeypatch.setattr(os, "getuid", lambda: 0)
+    for name in ("SUDO_UID", "SUDO_GID"):
+        monkeypatch.delenv(name, raising=False)
     assert "\nPLATFORM_UID=1000\nPLATFORM_GID=1000\n" in starting._first_settings()
     monkeypatch.setenv("SUDO_UID", "1001")
     monkeypatch.setenv("SUDO_GID", "1002")

@@ -4,14 +4,19 @@ Gloo takes the one that the machine's own name stands for, which may lead to non
 """
 
 import os
+import time
 
 import psutil
 import ray
 from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig
 from ray.train.torch.config import _TorchBackend
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 
-from fmnist.errors import one_line
+from fmnist.errors import last_words
+
+SOON = 120
+"""Seconds. What fails later has waited in vain for an answer, and would again."""
 
 
 class OnRaysNetwork(TorchConfig):  # type: ignore[misc]
@@ -25,12 +30,16 @@ class OnRaysNetwork(TorchConfig):  # type: ignore[misc]
 class _Backend(_TorchBackend):  # type: ignore[misc]
     def on_start(self, worker_group: object, backend_config: TorchConfig) -> None:
         worker_group.execute(choose_interface)  # type: ignore[attr-defined]
+        started = time.monotonic()
         try:
             super().on_start(worker_group, backend_config)
         except RayActorError:
             raise
-        except Exception as error:  # of those that waited for one that was lost: Ray begins again for the loss alone
-            raise RayActorError(error_msg=f"the workers did not find each other ({one_line(error)[-300:]})") from error
+        except Exception as error:  # maybe of those that waited for one that was lost: for the loss Ray begins again
+            if time.monotonic() - started > SOON:
+                raise
+            told = f"the workers did not find each other ({last_words(error)})"
+            raise WorkerGroupStartupFailedError(told) from error
 
 
 def choose_interface() -> None:

@@ -24,8 +24,8 @@ ONGOING = 8
 """Requests at the same time that one replica is enough for."""
 GROW_SECONDS, SHRINK_SECONDS = 5, 60
 """For how long there must be more, or fewer, requests than the replicas are meant for."""
-FIRST_LOOK_SECONDS = 30
-"""For which a replica that has no model yet takes no requests."""
+FIRST_LOOK_SECONDS = 300
+"""For which a replica without a model takes no requests: a look may fetch one from afar. Then it begins again."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class Replica:
         while not keeper.looked and time.monotonic() < until:
             time.sleep(0.02)  # a further replica gets no request before it has its model
         if keeper.model is None and (keeper.trouble or keeper.refusal or not keeper.looked):
-            raise RuntimeError(keeper.absence)  # Ray Serve tries again; those that have one go on
+            late = "" if keeper.looked else f" ({FIRST_LOOK_SECONDS} s are over)"
+            raise RuntimeError(f"{keeper.absence}{late}")  # Ray Serve tries again; those that have one go on
 
     def __serve_build_asgi_app__(self) -> Any:
         app = self._service.app

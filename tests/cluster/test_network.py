@@ -5,6 +5,7 @@ import psutil
 import pytest
 import ray
 from ray.exceptions import RayActorError
+from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError
 
 from fmnist.cluster import network
 from fmnist.cluster.network import choose_interface
@@ -29,12 +30,17 @@ def test_it_is_told_the_interface_of_rays_address_unless_somebody_has(
 def test_those_that_waited_for_one_that_was_lost_are_begun_again_as_it_is(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Ray Train begins anew for a RayActorError alone."""
+    """Ray Train begins anew for these two errors."""
 
     def fails(self: object, group: object, config: object) -> None:
         raise error
 
     monkeypatch.setattr(network._TorchBackend, "on_start", fails)
     group = SimpleNamespace(execute=lambda call: None)
-    with pytest.raises(RayActorError, match=str(error)):
+    with pytest.raises((RayActorError, WorkerGroupStartupFailedError), match=str(error)) as caught:
         network._Backend().on_start(group, network.OnRaysNetwork())
+    assert (caught.value is error) is isinstance(error, RayActorError)
+    monkeypatch.setattr(network, "SOON", -1)
+    with pytest.raises(type(error)) as caught:  # it took long
+        network._Backend().on_start(group, network.OnRaysNetwork())
+    assert caught.value is error

@@ -43,6 +43,8 @@ class Halves(LoadScopeScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.partition("::")[0])
+        if file.parent.name == "faults":
+            return nodeid
         return "containers" if file.parent.name == "platform" and file.name not in WITHOUT_ENGINE else str(file)
 
 
