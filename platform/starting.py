@@ -127,8 +127,8 @@ def _settle_cluster() -> None:
 def bring_up(arguments: list[str]) -> None:
     """Start everything, wait until all is healthy, and say where it is. Raises Trouble."""
     prepare()
-    check_place()
     check_own_ports()
+    check_place()
     _settle_cluster()
     done = compose("up", "--detach", "--wait", "--wait-timeout", "180", *arguments, check=False)
     if done.returncode:

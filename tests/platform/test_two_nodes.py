@@ -25,6 +25,14 @@ import json, requests, sys, time
 host = sys.argv[1]  # each node's replica answers what that node is asked
 answers, failures, end = {}, [], None
 with requests.Session() as session:
+    until = time.monotonic() + 120
+    while time.monotonic() < until:  # the nodes' proxies do not start at the same time
+        try:
+            if session.post(f"http://{host}:8000/predict", data=bytes(784), timeout=60).ok:
+                break
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.2)
     while end is None or time.monotonic() < end:
         reply = session.post(f"http://{host}:8000/predict", data=bytes(784), timeout=60)
         if reply.status_code != 200:
