@@ -21,4 +21,16 @@ case $kind in
   driver) set -- "$@" --address "$address:6379" --num-cpus 0 ;;
 esac
 unset RAY_ADDRESS
-exec ray start "$@"
+# Ray gives a node 30 s to come up, which a busy machine does not keep: it is tried again in here, because Compose takes a
+# container that starts again for one that will not get healthy.
+ended= left=3
+trap 'ended=yes; kill -TERM "$node" 2>/dev/null' TERM INT
+while :; do
+  began=$(date +%s) code=0
+  ray start "$@" &
+  node=$!
+  wait "$node" || code=$?
+  [ -z "$ended" ] || wait "$node" || code=$?
+  left=$((left - 1))
+  [ -z "$ended" ] && [ "$left" -gt 0 ] && [ $(($(date +%s) - began)) -lt 90 ] || exit "$code"
+done
