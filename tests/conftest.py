@@ -68,6 +68,12 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     return importlib.import_module
 
 
+@pytest.fixture
+def no_docker(script: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is asked; and the platform's scripts find each other as scripts of one folder do."""
+    monkeypatch.setenv("PATH", "")
+
+
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
     """A command sets what signals do, for as long as its process lives: here only as long as the test.

@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 
-
-@pytest.fixture(autouse=True)
-def no_docker(script: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None is asked; and the scripts find each other as scripts of one folder do."""
-    monkeypatch.setenv("PATH", "")
+pytestmark = pytest.mark.usefixtures("no_docker")
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,8 @@ from pathlib import Path
 import pytest
 
 PLATFORM = Path(__file__).parents[1] / "platform"
+pytestmark = pytest.mark.usefixtures("no_docker")
 SCRIPTS = sorted(file.stem for file in PLATFORM.glob("*.py"))
-
-
-@pytest.fixture(autouse=True)
-def no_docker(script: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """None is asked; and the scripts find each other as scripts of one folder do."""
-    monkeypatch.setenv("PATH", "")
 
 
 def test_ports_that_cannot_be_are_told() -> None:
