@@ -37,7 +37,7 @@ class Service:
             try:
                 requests.get(f"{self.address}/docs", timeout=20).raise_for_status()
                 return
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 time.sleep(0.05)
 
     def fmnist(self, *arguments: str) -> None:
@@ -94,7 +94,11 @@ def opened(browser: Any, service: Service, **options: Any) -> Iterator[Any]:
 
 
 def see(page: Any, place: str, text: str) -> None:
-    expect(page.locator(place)).to_contain_text(text, timeout=PATIENCE)
+    try:
+        expect(page.locator(place)).to_contain_text(text, timeout=PATIENCE)
+    except AssertionError as error:  # what else it tells is the reason, mostly
+        told = [page.locator(other).all_inner_texts() for other in ("#complaint", "#notices")]
+        raise AssertionError(f"{error}\nthe page tells: {told}") from None
 
 
 def keep(page: Any, name: str) -> None:

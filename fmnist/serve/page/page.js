@@ -8,11 +8,13 @@ import { CLASSES, showSamples } from "./samples.js";
 import { Locked, Lost, Refusal, hasKey, predict, useKey } from "./server.js";
 import { Watch } from "./status.js";
 
+const AGAIN = 2000; // milliseconds until a question that had no answer is asked again
 const find = (id) => document.getElementById(id);
 let current = null; // the picture that was asked about last
 let waiting = null; // [picture, since]: asked about as soon as the question before is answered
 let busy = false;
 let declined = false; // to give a key
+let given = false; // a key, in the dialog that closes
 
 const board = new Board(find("board"), (since) => {
   find("undo").disabled = !board.canUndo;
@@ -46,6 +48,7 @@ async function answer(picture, since) {
     showAnswer(given, picture.truth, since);
     complain("");
   } catch (error) {
+    if (error instanceof Lost || error.status === 503) setTimeout(() => picture === current && ask(picture), AGAIN);
     if (!(error instanceof Refusal)) throw error;
     if (error.status < 500 && picture.source !== null) showNothing();
     complain(picture.name ? error.message.replace(/^the picture:/, `${picture.name}:`) : error.message);
@@ -121,13 +124,13 @@ function listenToTools() {
     unlock();
   });
   find("lock-close").addEventListener("click", () => find("lock").close());
-  find("lock").addEventListener("close", () => (declined = true));
+  find("lock").addEventListener("close", () => ((declined = !given), (given = false)));
   find("lock").addEventListener("submit", () => {
+    given = true; // if it is wrong, ask anew
     useKey(find("key").value);
     find("key").value = "";
     setTimeout(() => {
-      declined = false; // if it is wrong, ask anew
-      watch.look();
+      watch.look(true);
       if (current) ask(current);
     });
   });

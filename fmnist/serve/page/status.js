@@ -11,6 +11,8 @@ export class Watch {
   #locked;
   #timer = 0;
   #asking = false;
+  #anew = false;
+  #version; // of the model that answered last
   #news = null;
   #said = "";
   status = null;
@@ -24,26 +26,35 @@ export class Watch {
     document.addEventListener("visibilitychange", () => document.hidden || this.look());
   }
 
-  /** Now, and then again and again while the page is seen. */
-  async look() {
-    if (this.#asking) return;
+  /** Now, and then again and again while the page is seen. `anew`: what is on its way does not count, as its key. */
+  async look(anew = false) {
+    if (this.#asking) {
+      this.#anew ||= anew;
+      return;
+    }
     this.#asking = true;
     clearTimeout(this.#timer);
     const [before, trouble] = [this.status, this.trouble];
+    let [status, failure] = [before, null];
     try {
-      this.status = await getStatus();
-      this.trouble = null;
+      status = await getStatus();
     } catch (error) {
-      this.trouble = error instanceof Locked ? error : new Lost();
+      failure = error instanceof Locked ? error : new Lost();
     }
     this.#asking = false;
+    if (this.#anew) {
+      this.#anew = false;
+      return this.look();
+    }
+    [this.status, this.trouble] = [status, failure];
     if (!document.hidden) this.#timer = setTimeout(() => this.look(), EVERY);
     if (!this.trouble) {
-      const [version, old] = [this.status.model?.version, before?.model?.version];
+      const [version, old] = [this.status.model?.version, this.#version];
       const swapped = before && version && version !== old;
+      if (version) this.#version = version;
       if (swapped) this.#tell(`Version ${version} answers now${old ? `; before, it was version ${old}` : ""}.`);
       else if (trouble instanceof Lost) this.#tell("The service answers again.");
-      this.#heard(this.status, swapped || Boolean(trouble));
+      this.#heard(this.status, swapped || Boolean(trouble) || Boolean(version && before && !before.model));
     }
     this.#say();
     if (this.trouble instanceof Locked) this.#locked();
