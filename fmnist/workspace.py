@@ -28,6 +28,7 @@ from fmnist.signals import importing
 from fmnist.sweep import Sweep, list_tracked
 from fmnist.tracked import Tracked
 from fmnist.tracking.elsewhere import check_configuration, check_journal
+from fmnist.tracking.fetching import check_held, fetch_run
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.shipper import State, is_pending, ship
 from fmnist.tracking.tracker import NULL, JournalTracker, Tracker
@@ -112,16 +113,15 @@ class Workspace:
             yield team
 
     def run_to_resume(self, reference: str) -> Run:
-        """The run; one that is not here is fetched from MLflow, if its checkpoints are there. Raises UserError."""
+        """The run; one that is not here is fetched from MLflow. Raises UserError, and Failure for one that went on."""
         try:
-            return self.find_run(reference)
+            run = self.find_run(reference)
         except UserError:
             if not RUN_ID.fullmatch(reference) or not self.settings.tracking:
                 raise
-        from fmnist.tracking.fetching import fetch_run
-
-        run = fetch_run(reference, self.runs_root, self.destinations)
-        self.notice(f"run {run.id} is not here, MLflow has its last checkpoint: see that nobody else trains it still")
+            run = fetch_run(reference, self.runs_root, self.destinations, self.notice)
+        if self.settings.tracking:
+            check_held(run, self.destinations)
         return run
 
     def new_run(
@@ -203,8 +203,8 @@ class Workspace:
         sinks = self.destinations.sinks(run)
         if again:
             State(run).forget(sinks)
-        patience = self.settings.sync_wait if follow else 0
-        return ship(run, sinks, follow=follow, patience=patience) if follow or is_pending(run, sinks) else {}
+        wanted = follow or is_pending(run, sinks)
+        return ship(run, sinks, follow=follow, patience=self.settings.sync_wait) if wanted else {}
 
     @property
     def registry(self) -> Registry:

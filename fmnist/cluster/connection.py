@@ -6,10 +6,8 @@ Ray itself says nothing: what goes wrong is raised.
 
 import logging
 import os
-import re
 import secrets
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -20,23 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from fmnist.cluster.afterwards import OWNER, end_all, tidied
-from fmnist.errors import Failure, UserError, causes, one_line
+from fmnist.cluster.joining import JOINING, check_answers, join, reason_of
+from fmnist.errors import Failure, UserError
 from fmnist.signals import ENDING, importing
 
-PATIENCE = 5
-"""Seconds for an address to answer; what Ray asks there after that has as long again."""
 STARTS = 3
 """So often one's own is tried to be started: on a busy machine Ray's parts don't wait for each other long enough."""
 OBJECT_BYTES = 256_000_000
 """Shared memory of one's own cluster: the images, and the states of some models."""
-JOINING = {
-    "RAY_gcs_server_request_timeout_seconds": str(PATIENCE),
-    "RAY_NUM_REDIS_GET_RETRIES": str(PATIENCE),  # a second each
-    "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": "2",  # three times
-    "RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S": "2",
-}
-VERSIONS = r"Ray: (\S+)\s+Python: (\S+)"
-"""As Ray's complaint gives them: those there, then those here."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -70,7 +59,7 @@ def connected(
     if address is None:
         _check_here(cpus, given)
     if address not in (None, "auto"):
-        _check_answers(address)
+        check_answers(address)
     notice(f"joining Ray at {address}" if address else "starting Ray")
     with ExitStack() as ends:
         ends.enter_context(_environment(QUIET | (JOINING if address else _own_environment())))
@@ -89,7 +78,7 @@ def connected(
                 with _environment({OWNER: folder}):  # Ray's processes inherit it; what begins later is not Ray's
                     _start(ray, cpus, folder, logs)
             else:
-                _join(ray, address, logs)
+                join(ray, address, logs)
         yield _look_at(ray, address, cpus, given, notice)
 
 
@@ -133,43 +122,8 @@ def _start(ray: Any, cpus: int, folder: str, logs: bool) -> None:
             ray.shutdown()
             end_all(folder)
             if not left:
-                told = f"does not start here ({_reason(error)}); see that it has memory, disk and time enough"
+                told = f"does not start here ({reason_of(error)}); see that it has memory, disk and time enough"
                 raise Failure("Ray", told) from error
-
-
-def _join(ray: Any, address: str, logs: bool) -> None:
-    from ray._private.services import canonicalize_bootstrap_address
-
-    if address == "auto":
-        try:
-            _check_answers(address := canonicalize_bootstrap_address(address))
-        except (ConnectionError, Failure) as error:
-            raise UserError("--address auto", "no Ray runs on this machine; start one: ray start --head") from error
-    try:
-        ray.init(address, log_to_driver=logs, logging_level=logging.ERROR)
-        if not address.startswith("ray://"):  # there it has been done
-            ray._private.worker._global_node.check_version_info()
-    except Exception as error:
-        raise Failure(f"Ray at {address}", _why_not_joined(error)) from error
-
-
-def _why_not_joined(error: Exception) -> str:
-    if found := re.search(rf"{VERSIONS}.*{VERSIONS}", _chain(error), re.DOTALL):
-        ray_there, python_there, ray_here, python_here = found.groups()
-        return f"is {ray_there} on Python {python_there}, here is {ray_here} on {python_here}; make them the same"
-    return f"cannot be joined ({_reason(error)}); from a machine that is none of its nodes, give ray://HOST:10001"
-
-
-def _check_answers(address: str) -> None:
-    """Raise UserError for what is no address, Failure where nobody listens."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
-        raise UserError(f"--address {address}", "is no address; give auto, HOST:PORT or ray://HOST:PORT")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or one_line(error)
-        raise Failure(f"Ray at {address}", f"does not answer ({reason}); see that it runs, and on this port") from error
 
 
 def _look_at(ray: Any, address: str | None, cpus: int, given: str, notice: Callable[[str], None]) -> Cluster:
@@ -185,14 +139,6 @@ def _look_at(ray: Any, address: str | None, cpus: int, given: str, notice: Calla
     if address and (free := int(ray.available_resources().get("CPU", 0))) < cpus:
         notice(f"{free} of the {cluster.cpus} processors there are free now, {cpus} are asked for")
     return cluster
-
-
-def _chain(error: BaseException) -> str:
-    return " ".join(map(str, causes(error)))
-
-
-def _reason(error: BaseException) -> str:
-    return one_line(_chain(error))[:300] or type(error).__name__
 
 
 @contextmanager

@@ -9,13 +9,13 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO
 
 from fmnist.cluster.connection import connected
-from fmnist.errors import Failure, UserError, last_words
+from fmnist.errors import Failure, UserError, last_words, one_line
 from fmnist.signals import hangup_counts
 
 NAME = "fmnist"
@@ -24,6 +24,8 @@ ONGOING = 8
 """Requests at the same time that one replica is enough for."""
 GROW_SECONDS, SHRINK_SECONDS = 5, 60
 """For how long there must be more, or fewer, requests than the replicas are meant for."""
+LOOK_SECONDS = 10
+"""Between two looks at how the replicas are."""
 FIRST_LOOK_SECONDS = 300
 """For which a replica without a model takes no requests: a look may fetch one from afar. Then it begins again."""
 
@@ -160,7 +162,8 @@ def serve_replicas(
 ) -> None:
     """Serve until a signal; `ready` is called once every replica answers. Raises UserError or Failure."""
     lines: Any = ReplicasLines(sys.stderr)
-    joined = connected(address, replicas.most, "--replicas", notice, logs=True)
+    least = replicas.least if address else replicas.most
+    joined = connected(address, least, "--replicas", notice, logs=True)
     with redirect_stderr(lines), joined as cluster, hangup_counts():
         from ray import serve
 
@@ -168,10 +171,11 @@ def serve_replicas(
         if cluster.address:
             _check_free(cluster.address)
         try:
-            _run(make, replicas, front)
-            ready()
-            with suppress(KeyboardInterrupt):
-                threading.Event().wait()
+            with _trouble_told(notice):
+                _run(make, replicas, front)
+                ready()
+                with suppress(KeyboardInterrupt):
+                    threading.Event().wait()
         finally:
             alone = not cluster.address
             with suppress(Exception, KeyboardInterrupt):  # it never came so far, or Ray is gone; whoever asks twice
@@ -180,6 +184,31 @@ def serve_replicas(
                 alone = alone or not set(serve.status().applications) - {NAME}
             if alone:  # else others' would end with it
                 serve.shutdown()
+
+
+@contextmanager
+def _trouble_told(notice: Callable[[str], None]) -> Iterator[None]:
+    """What Ray Serve says of replicas that do not come up; once one answers, it waits for the others for ever."""
+    from ray import serve
+
+    over = threading.Event()
+
+    def look() -> None:
+        told = ""
+        while not over.wait(LOOK_SECONDS):
+            with suppress(Exception):  # it isn't there yet, or away
+                for found in serve.status().applications[NAME].deployments.values():
+                    if found.message and found.message != told:
+                        told = found.message
+                        notice(f"replicas: {one_line(told)[-300:]}")
+
+    looking = threading.Thread(target=look, name="replicas", daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        over.set()
+        looking.join(LOOK_SECONDS)
 
 
 def _run(make: Make, replicas: Replicas, front: Front) -> None:

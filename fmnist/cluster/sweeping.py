@@ -38,14 +38,17 @@ PATIENCE = 60
 
 @contextmanager
 def joined(address: str | None, concurrent: int | None, notice: Callable[[str], None]) -> Iterator[Cluster]:
-    """Ray at `address`, or one of this machine's own, with place for so many trials at a time; None: for one at least.
+    """Ray at `address`, or one of this machine's own, for so many trials at a time; None: as many as have place now.
 
     Raises UserError or Failure.
     """
     for name, value in TUNE.items():
         os.environ.setdefault(name, value)
     is_elsewhere = address or os.environ.get("RAY_ADDRESS")
-    with connected(address, concurrent or (1 if is_elsewhere else processors()), "--concurrent", notice) as cluster:
+    least = 1 if is_elsewhere else concurrent or processors()
+    with connected(address, least, "--concurrent", notice) as cluster:
+        if concurrent and concurrent > cluster.cpus:
+            notice(f"{cluster.cpus} processors are there, {concurrent} are asked for: others are used when they come")
         yield replace(cluster, cpus=concurrent or cluster.cpus)
 
 

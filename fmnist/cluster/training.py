@@ -17,11 +17,13 @@ from fmnist.cluster.connection import Cluster, connected
 from fmnist.cluster.coordinator import Coordinator, News
 from fmnist.data.dataset import Split
 from fmnist.engine.plain import Engine, EpochResult
-from fmnist.errors import Failure, UserError, one_line
+from fmnist.errors import Failure, UserError, last_words
 from fmnist.recipe import TrainConfig
 
 ANSWER = 60
-"""Seconds for the coordinator, which is on the driver's machine, to answer; it is asked for nothing that takes long."""
+"""Seconds for the coordinator to answer; it is asked for nothing that takes long."""
+LONG = 120
+"""Seconds after which workers that have not begun are worth a word; Ray's imports alone may take one."""
 
 
 @dataclass(frozen=True)
@@ -72,18 +74,37 @@ class ClusterEngine(Engine):
         precision = "bf16" if self.precision is torch.bfloat16 else "fp32"
         config = self.config.model_copy(update={"precision": precision})  # as this machine has it, on all
         images, labels = ray.put(data.images), ray.put(data.labels)
-        plan = Plan(config, self.classes, self.device.type, self.team.size, images, labels)
+        asked = self.config.precision == "bf16"
+        plan = Plan(config, self.classes, self.device.type, self.team.size, images, labels, asked)
         here = NodeAffinitySchedulingStrategy(self.team.cluster.node, soft=False)
-        self._coordinator = ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote()
+        try:
+            self._coordinator = ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote()
+        except Exception as error:  # of Ray's client: what the cluster's head has raised, as it is
+            told = f"cannot make what workers need ({last_words(error)}); see that each node has this version of fmnist"
+            raise Failure(self._place, told) from error
         try:
             self._coordinator.hire.remote(partial(run_workers, plan))
-            while not self._news().begun:
-                pass
+            self._wait(started)
             self.waited = time.perf_counter() - started
             yield
         finally:
             with suppress(ConnectionError):  # to a cluster far away: it may be what failed
                 ray.kill(self._coordinator)  # and with it all that it has begun
+
+    def _wait(self, started: float) -> None:
+        """Until all workers have begun."""
+        said = False
+        while not self._news().begun:
+            if not said and time.perf_counter() - started > LONG:
+                said = True
+                self.team.notice(
+                    f"no {self.team.size} workers yet after {LONG} s: they need as many free processors, "
+                    "and all TCP ports between them"
+                )
+
+    @property
+    def _place(self) -> str:
+        return f"Ray at {self.team.cluster.address}" if self.team.cluster.address else "Ray"
 
     def train_epoch(self, data: Split, epoch: int, on_step: Callable[[int], None] = lambda images: None) -> EpochResult:
         """Have every image trained on once; `on_step` is told now and then how many are done."""
@@ -110,5 +131,4 @@ class ClusterEngine(Engine):
         try:
             return ray.get(getattr(self._coordinator, method).remote(*arguments), timeout=ANSWER)
         except (ray.exceptions.RayError, ConnectionError) as error:
-            place, reason = self.team.cluster.address or "this machine", one_line(error)[:200]
-            raise Failure("Ray", f"is gone from {place} ({reason}); see that it runs, and has memory") from error
+            raise Failure(self._place, f"is gone ({last_words(error)}); see that it runs, and has memory") from error

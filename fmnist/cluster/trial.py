@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fmnist.data.dataset import Dataset, Split
-from fmnist.errors import Failure, UserError, one_line
+from fmnist.errors import Failure, UserError, causes, one_line
 from fmnist.recipe import TrainConfig
 from fmnist.space import Value, placed
 from fmnist.sweep import SCORE, State, kept_scores, key
@@ -62,14 +62,20 @@ def run_trial(
     checkpoint = decode(kept, f"the checkpoint of trial {number}") if kept else Checkpoint()
     try:
         _train(number, config, checkpoint, images, post, report)
-    except (OSError, MemoryError):  # the machine's fault, not the configuration's: it is begun again, maybe elsewhere
-        raise
-    except Exception as error:  # noqa: BLE001 - a network of one's own may raise anything
+    except Exception as error:  # a network of one's own may raise anything
+        if _is_the_machines(error):  # and not the configuration's: it is begun again, maybe elsewhere
+            raise
         state: State = "diverged" if isinstance(error, DivergedError) else "failed"
         ours = isinstance(error, UserError | Failure)
         why = one_line(error) if ours else f"{type(error).__name__}: {one_line(error)}"
         post.send(number, end_record(number, checkpoint.epoch, state, why[:LONGEST]))
         report({"epoch": checkpoint.epoch + 1, SCORE: 0.0, "last": True})
+
+
+def _is_the_machines(error: Exception) -> bool:
+    """Whether another machine may not have it: a full disk, no memory, a module that is not there."""
+    kinds = OSError | MemoryError | ImportError
+    return any(isinstance(one, kinds) or "can't allocate memory" in str(one) for one in causes(error))
 
 
 def _train(number: int, config: TrainConfig, checkpoint: Any, images: Images, post: Post, report: Report) -> None:

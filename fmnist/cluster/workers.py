@@ -1,6 +1,7 @@
 """The workers of a training: processes of Ray Train's, each with a part of every batch."""
 
 import os
+import socket
 import tempfile
 import time
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ from fmnist.cluster.coordinator import Delivery
 from fmnist.data.dataset import Split
 from fmnist.engine.fast import make_engine
 from fmnist.engine.peers import Group
+from fmnist.engine.plain import has_bf16
 from fmnist.errors import Failure, UserError, one_line
 from fmnist.recipe import TrainConfig
 
 PAUSE = 0.2
 """Seconds between two reports of progress."""
+MEETING = 180
+"""Seconds that workers wait for each other: where a firewall is between them, somebody has to be told."""
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",  # Ray's imports alone take each half a minute, if not busy
@@ -43,6 +47,8 @@ class Plan:
     images: Any
     """[N, 28, 28] and `labels` [N]: references into Ray's store, which has them once a node."""
     labels: Any
+    asked: bool = False
+    """Whether the precision was asked for, and not chosen by the driver."""
 
 
 def run_workers(plan: Plan) -> None:
@@ -65,9 +71,13 @@ def run_workers(plan: Plan) -> None:
         TorchTrainer(
             work,
             train_loop_config={"plan": plan, "coordinator": ray.get_runtime_context().current_actor},
-            torch_config=OnRaysNetwork(),
+            torch_config=OnRaysNetwork(timeout_s=MEETING),
             scaling_config=ScalingConfig(
-                num_workers=plan.size, use_gpu=plan.device == "cuda", resources_per_worker=each
+                num_workers=plan.size,
+                use_gpu=plan.device == "cuda",
+                resources_per_worker=each,
+                # a machine's cores share its memory's speed; GPUs of one machine talk faster than machines do
+                placement_strategy="PACK" if plan.device == "cuda" else "SPREAD",
             ),
             run_config=RunConfig(
                 name="fmnist",
@@ -93,12 +103,20 @@ def work(given: dict[str, Any]) -> None:
         raise
 
 
+def check_precision(plan: Plan) -> None:
+    """Raise Failure where this machine would only emulate what the driver's machine has chosen."""
+    if plan.config.precision == "bf16" and not plan.asked and not has_bf16(torch.device(plan.device)):
+        told = "has no bfloat16, the driver's machine has; use others, or begin with --precision fp32"
+        raise Failure(f"node {socket.gethostname()}", told)
+
+
 def _work(plan: Plan, coordinator: Any, rank: int) -> None:
     import ray
 
     if rank == 0:
         ray.get(coordinator.arrive.remote())
     torch.set_num_threads(1)
+    check_precision(plan)
     engine = make_engine(plan.config, plan.classes, plan.device)
     data = Split(*ray.get([plan.images, plan.labels]))
     engine.peers = group = Group(torch.distributed.group.WORLD, rank, plan.size)

@@ -3,7 +3,9 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from socket import gethostname
 from urllib.parse import quote
 
 from fmnist.cluster.serving import Front, Replicas, serve_replicas
@@ -47,7 +49,7 @@ class Plan:
 
     def make_replica(self, number: int) -> Service:
         """The one with this number on its machine: what it keeps there is its own."""
-        log_as_json()
+        log_as_json(host=gethostname())
         own = self.cache and self.cache.with_name(f"{self.cache.name}-{number}")
         return replace(self, cache=own).make()
 
@@ -83,7 +85,9 @@ def run_service(
         limits = Limits()
         front = Front(host, number, IDLE_SECONDS, 2 * limits.requests, limits.drain)  # it refuses by itself before
         plan = replace(plan, source=_portable(plan.source)) if address else plan
-        serve_replicas(plan.make_replica, replicas, front, address, lambda: ready(where), print_notice)
+        spread = f"listens on {host}, port {number}, of Ray's head and of each machine with a replica; Ctrl-C ends it"
+        told = partial(print_notice, spread) if address else partial(ready, where)
+        serve_replicas(plan.make_replica, replicas, front, address, told, print_notice)
 
 
 def make_service(workspace: Workspace, model: str, host: str, port: int) -> Service:

@@ -1,18 +1,27 @@
 """A run that was trained elsewhere, from what MLflow has of it: enough to go on with."""
 
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from fmnist.errors import UserError
-from fmnist.files import make_folder, scratch_folder
+from fmnist.errors import Failure, UserError, program
+from fmnist.files import make_folder, scratch_folder, write_whole
 from fmnist.registry import RUN_ID_TAG, Registry
 from fmnist.run import Run
 from fmnist.tracking.wiring import Destinations
 
+CHECKPOINT = "checkpoint"
+"""Where the last checkpoint of a training by several workers is among its artifacts, with its configuration."""
+HOLDER_TAG = "fmnist.holder"
+"""Of a run in MLflow that was fetched: what is also in the file `holder` of the folder that goes on with it."""
 
-def fetch_run(run_id: str, runs_root: Path, destinations: Destinations) -> Run:
+
+def fetch_run(run_id: str, runs_root: Path, destinations: Destinations, notice: Callable[[str], None]) -> Run:
     """The run's configuration and last checkpoint, in a folder in `runs_root`. Raises UserError or Failure.
 
-    The checkpoint holds the records up to it, which MLflow takes again as the same.
+    The checkpoint holds the records up to it, which MLflow takes again as the same. From here on it takes nothing from
+    the folder that the run had before.
     """
     registry = Registry(destinations.mlflow_uri, destinations.model_name)
     missing = UserError(
@@ -21,8 +30,6 @@ def fetch_run(run_id: str, runs_root: Path, destinations: Destinations) -> Run:
     if registry.is_empty_place:
         raise missing
     with registry.client() as client:
-        from fmnist.tracking.mlflow_sink import CHECKPOINT
-
         experiment = client.get_experiment_by_name(destinations.experiment)
         ids = [experiment.experiment_id] if experiment else []
         found = client.search_runs(ids, f"tags.`{RUN_ID_TAG}` = '{run_id}'", max_results=1) if ids else []
@@ -30,5 +37,33 @@ def fetch_run(run_id: str, runs_root: Path, destinations: Destinations) -> Run:
             raise missing
         with scratch_folder(make_folder(runs_root)) as scratch:
             folder = client.download_artifacts(found[0].info.run_id, CHECKPOINT, str(scratch))
+            write_whole(Path(folder) / "holder", holder := secrets.token_hex(8))
+            client.set_tag(found[0].info.run_id, HOLDER_TAG, holder)
             Path(folder).rename(runs_root / run_id)
+    notice(f"run {run_id} is not here, MLflow has its last checkpoint: see that nobody else trains it still")
     return Run(runs_root / run_id)
+
+
+def check_holder(folder: Path, tags: Mapping[str, str]) -> None:
+    """Raise Failure for the folder of a run that has been gone on with in another; `tags`: the run's in MLflow."""
+    holder = tags.get(HOLDER_TAG)
+    file = folder / "holder"
+    if holder and not (file.exists() and file.read_text() == holder):
+        raise Failure(
+            f"run {folder.name}",
+            f"was gone on with on another machine, and what is here is older; remove {folder}, "
+            f"and what is newer is fetched by: {program()} train --resume {folder.name}",
+        )
+
+
+def check_held(run: Run, destinations: Destinations) -> None:
+    """The same, of MLflow itself, where it has checkpoints of the run; if it does not answer, nothing is known."""
+    registry, tags = Registry(destinations.mlflow_uri, destinations.model_name), dict[str, str]()
+    if run.about.workers == 1 or registry.is_empty_place:
+        return
+    with suppress(Failure), registry.client() as client:
+        if experiment := client.get_experiment_by_name(destinations.experiment):
+            wanted = f"tags.`{RUN_ID_TAG}` = '{run.id}'"
+            for found in client.search_runs([experiment.experiment_id], wanted, max_results=1):
+                tags = found.data.tags
+    check_holder(run.folder, tags)

@@ -17,12 +17,10 @@ import numpy as np
 from fmnist.errors import Failure
 from fmnist.files import file_of, make_folder, sha256_of, sync_tree, write_whole
 from fmnist.registry import CHAMPION, RUN_ID_TAG, make_database  # its import also sets how patient MLflow is
+from fmnist.tracking.fetching import CHECKPOINT, check_holder
 from fmnist.tracking.journal import Record
 from fmnist.tracking.pictures import matrix_files, report_files
 from fmnist.tracking.records import decode, model_of
-
-CHECKPOINT = "checkpoint"
-"""Where the last checkpoint of a training by several workers is among its artifacts, with its configuration."""
 
 
 class MlflowSink:
@@ -107,6 +105,7 @@ class MlflowSink:
 
     def _find_run(self, run_id: str) -> str | None:
         found = self._client.search_runs([self._experiment], f"tags.`{RUN_ID_TAG}` = '{run_id}'", max_results=1)
+        check_holder(self._folder, found[0].data.tags if found else {})
         return str(found[0].info.run_id) if found else None
 
     def _create_run(self, record: Record) -> str:

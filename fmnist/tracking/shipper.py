@@ -120,7 +120,7 @@ def ship(run: Tracked, sinks: Mapping[str, SinkFactory], *, follow: bool, patien
         if other:
             raise Failure(run.title, f"is being sent by {other} now; wait for it")
         state = State(run)
-        lanes = [_Lane(run, name, factory, state, follow, patience) for name, factory in sinks.items()]
+        lanes = [_Lane(run, name, factory, state, follow, patience if follow else 0) for name, factory in sinks.items()]
         for lane in lanes:
             lane.start()
         for lane in lanes:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# ray-node head|worker|driver: a node of Ray's cluster, until it is told to stop. A program can only use a cluster from
-# a machine that is a node of it; the driver's is one that nothing else is computed on.
+# ray-node head|worker|driver: a node of Ray's cluster, until it is told to stop. A program uses a cluster
+# from a node of it, or from elsewhere by ray://; the driver's is a node on which nothing is computed.
 set -eu
 kind=$1
 case $kind in

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fmnist.cluster import connection
+from fmnist.cluster import connection, joining
 from fmnist.cluster.connection import connected
 from fmnist.errors import Failure, UserError
 
@@ -83,8 +83,20 @@ def test_other_versions_are_told_in_a_line() -> None:
     utils = pytest.importorskip("ray._private.utils")
     with pytest.raises(RuntimeError) as mismatch:
         utils.check_version_info({"ray_version": "1.2.3", "python_version": "3.9.1"}, "node 10.0.0.1")
-    assert "is 1.2.3 on Python 3.9.1, here is " in connection._why_not_joined(mismatch.value)
-    assert "cannot be joined (no such luck Because of this); from" in connection._why_not_joined(chained())
+    assert "is 1.2.3 on Python 3.9.1, here is " in joining._why_not_joined(mismatch.value, "a:1")
+    assert "cannot be joined (no such luck Because of this); from" in joining._why_not_joined(chained(), "a:1")
+    assert "(10001), and RAY_AUTH_MODE and RAY_AUTH_TOKEN" in joining._why_not_joined(chained(), "ray://a:1")
+
+
+def test_a_client_notices_that_its_cluster_is_away() -> None:
+    common, worker = pytest.importorskip("ray.util.client.common"), pytest.importorskip("ray.util.client.worker")
+    kept = list(common.GRPC_OPTIONS)
+    assert dict(kept)["grpc.keepalive_timeout_ms"] > 30_000
+    try:
+        joining._notice_silence()
+        assert dict(worker.GRPC_OPTIONS) == dict(kept) | {"grpc.keepalive_timeout_ms": 30_000}
+    finally:
+        common.GRPC_OPTIONS[:] = kept
 
 
 def chained() -> Exception:

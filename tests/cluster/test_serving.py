@@ -151,6 +151,27 @@ def test_whoever_is_in_a_hurry_leaves_nothing_of_ray_serve(monkeypatch: pytest.M
     assert done == ["delete", "shutdown"]
 
 
+def test_what_keeps_replicas_from_coming_up_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve, told = pytest.importorskip("ray.serve"), list[str]()
+    found = [SimpleNamespace(message=""), SimpleNamespace(message="They can't start:\nno such module")]
+    statuses = [SimpleNamespace(applications={"fmnist": SimpleNamespace(deployments={"fmnist": one})}) for one in found]
+    asked, seen = iter([RuntimeError("not there yet"), *statuses]), threading.Event()
+
+    def status() -> Any:
+        one = next(asked, None)
+        if one is None:
+            seen.set()
+        if isinstance(one, Exception):
+            raise one
+        return one or statuses[1]
+
+    monkeypatch.setattr(serve, "status", status)
+    monkeypatch.setattr(serving, "LOOK_SECONDS", 0.01)
+    with serving._trouble_told(told.append):
+        assert seen.wait(60)
+    assert told == ["replicas: They can't start: no such module"]
+
+
 def test_the_key_goes_along_and_is_asked_for(tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("0123456789abcdef")

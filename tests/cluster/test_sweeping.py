@@ -1,12 +1,13 @@
 """What a sweep does with what its cluster gives it, without a cluster: Tune and the desk are stand-ins."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fmnist.cluster import tuning
+from fmnist.cluster import sweeping, tuning
 from fmnist.cluster.connection import Cluster
 from fmnist.cluster.desk import Desk
 from fmnist.cluster.sweeping import run_sweep
@@ -42,6 +43,23 @@ class NearDesk:
 
     def __getattr__(self, name: str) -> Answer:
         return Answer(getattr(self.desk, name))
+
+
+@pytest.mark.parametrize(("address", "least"), [("a:1", 1), (None, 8)])
+def test_trials_may_be_more_than_the_processors_of_a_cluster_that_grows(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, least: int
+) -> None:
+    told, asked = list[str](), list[int]()
+
+    def connected(address: str | None, cpus: int, *_: object) -> Any:
+        asked.append(cpus)
+        return nullcontext(Cluster(address, 4 if address else 8, 0, "node"))
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(sweeping, "connected", connected)
+    with sweeping.joined(address, 8, told.append) as cluster:
+        assert (cluster.cpus, asked) == (8, [least])
+    assert told == ["4 processors are there, 8 are asked for: others are used when they come"] * bool(address)
 
 
 @pytest.fixture

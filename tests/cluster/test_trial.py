@@ -1,5 +1,6 @@
 """What a worker does with a trial, without Ray: the desk is asked directly."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from fmnist.cluster.desk import Desk, RemotePost
 from fmnist.cluster.trial import Images, images_of, run_trial
 from fmnist.data.dataset import Dataset, Split
+from fmnist.errors import UserError
 from fmnist.recipe import TrainConfig
 from fmnist.space import Value
 
@@ -113,15 +115,28 @@ def broken(classes: int, dropout: float) -> Any:
     raise ValueError("no such\nlayer")
 
 
-def test_what_its_machine_fails_is_not_held_against_a_configuration(
-    images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(checkpoint: Any) -> bytes:
-        raise OSError(28, "No space left on device")
+def no_module() -> None:
+    try:
+        raise ModuleNotFoundError("No module named 'tiny'")
+    except ImportError as error:
+        raise UserError("model 'tiny:tiny'", "cannot be imported; mend the module") from error
 
-    monkeypatch.setattr("fmnist.checkpoint.encode", full)
+
+def full() -> None:
+    raise OSError(28, "No space left on device")
+
+
+def no_memory() -> None:
+    raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+@pytest.mark.parametrize("fail", [full, no_memory, no_module])
+def test_what_its_machine_fails_is_not_held_against_a_configuration(
+    images: Images, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], None]
+) -> None:
+    monkeypatch.setattr("fmnist.checkpoint.encode", lambda checkpoint: fail())
     desk = Desk({})
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises((OSError, RuntimeError, UserError)):
         train(images, desk)
     assert [letter.record["key"] for letter in desk.collect()] == ["trial/002/start"]
 

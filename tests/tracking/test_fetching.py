@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -56,6 +57,32 @@ def test_a_run_of_another_machine_goes_on_here(
     done = train(resume=run.id, watcher=Silent())
     assert done.result is not None
     assert done.result.epochs == 3
+
+
+def test_the_folder_that_a_run_had_before_spoils_nothing(
+    tracked: Workspace, journalled: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine of the first driver starts again, days after another has gone on with its run."""
+    home = tracked.settings.home
+    run = sent(journalled, home, workers=2)
+    fetched = tracked.run_to_resume(run.id)
+    assert tracked.run_to_resume(run.id) == fetched
+    record = Journal(journalled.journal).read()[0]
+    places = f"sqlite:///{home / 'mlflow.db'}", "fashion-mnist", "fashion-mnist", home / "artifacts"
+    other = MlflowSink(fetched.folder, *places)
+    other.send(record)
+    other._client.set_terminated(other.there, "FINISHED")
+    first, told = MlflowSink(run.folder, *places), rf"run {run.id}: was gone on with on another machine, .*; remove "
+    with pytest.raises(Failure, match=told):
+        first.send(record)
+    first.close(abandoned=True)
+    assert other._client.get_run(other.there).info.status == "FINISHED"
+    shutil.copytree(run.folder, fetched.folder, dirs_exist_ok=True)
+    (fetched.folder / "holder").unlink()
+    about = json.loads((run.folder / "config.json").read_text())
+    (fetched.folder / "config.json").write_text(json.dumps(about | {"workers": 2}))
+    with pytest.raises(Failure, match=told):
+        tracked.run_to_resume(run.id)
 
 
 def test_of_one_process_no_checkpoint_is_sent(tracked: Workspace, journalled: Run) -> None:
