@@ -23,7 +23,7 @@ from fmnist.settings import Settings, checkout_root
 from fmnist.supervisor import Logs, Supervisor
 from fmnist.tracking.wiring import Destinations
 
-READY_SECONDS = 60
+READY_SECONDS = 180
 LOOPBACK = ("localhost", "127.0.0.1")
 MAKE_DATABASE = "import sys; from fmnist.registry import make_database; make_database(sys.argv[1])"
 NOTEBOOK = "fashion_mnist.ipynb"

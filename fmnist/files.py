@@ -155,9 +155,19 @@ def _acquired(descriptor: int, patience: float) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            if time.monotonic() > until:
+            if time.monotonic() > until and not _is_only_looked_at(descriptor):
                 return False
             time.sleep(min(patience / 20, 0.5))  # who waits for hours need not look a hundred times a second
+
+
+def _is_only_looked_at(descriptor: int) -> bool:
+    """Whether nobody holds it: who looks (below) shares it, for a moment that a busy machine may draw out."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True
 
 
 def is_locked(path: Path) -> bool:

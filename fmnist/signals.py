@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,8 +34,15 @@ def exit_on_signals() -> None:
 
 def raise_on_signals() -> None:
     """Raise KeyboardInterrupt."""
+    sys.unraisablehook = _dropped
     for number in ENDING:
         signal.signal(number, _raise)
+
+
+def _dropped(what: "sys.UnraisableHookArgs") -> None:
+    """Python says what a finalizer raises and nobody hears; of a signal, `check_signals` hears all the same."""
+    if not isinstance(what.exc_value, Heard):
+        sys.__unraisablehook__(what)
 
 
 @contextmanager

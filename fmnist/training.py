@@ -191,6 +191,7 @@ def _finish(
     count = len(data.validation)  # sorted by class: the images that are checked come from all over it
     checked = np.linspace(0, count - 1, min(CHECKED_IMAGES, count)).astype(int)
     export_model(engine.model, run.model, metadata, data.validation.images[checked])
+    check_signals()  # PyTorch's exporter may have dropped one
     exported = time.perf_counter()
     watcher.phase("scoring")
     predictor = Predictor(run.model)

@@ -82,7 +82,9 @@ def own_signals() -> Iterator[None]:
     """
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    dropped = sys.unraisablehook
     yield
+    sys.unraisablehook = dropped
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -140,9 +142,11 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> set[int]:
 @pytest.fixture
 def any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Doctor has time, needs no room, and asks nobody who is really here."""
-    from fmnist.ops import doctor, machine
+    from fmnist.ops import containers, doctor, machine, remote
 
     monkeypatch.setattr(doctor, "PATIENCE", 600)
+    monkeypatch.setattr(containers, "PATIENCE", 60)
+    monkeypatch.setattr(remote, "PATIENCE", 60)
     monkeypatch.setattr(machine, "LEAST_DISK", 0)
     monkeypatch.setenv("PATH", "")
     for name in ("MLFLOW", "TENSORBOARD", "NOTEBOOK", "SERVICE"):

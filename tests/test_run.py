@@ -9,6 +9,8 @@ from fmnist.recipe import TrainConfig
 from fmnist.run import About, Result, Run, create_run, find_run, list_runs
 from fmnist.scores import Scores
 
+from .helpers import PATIENCE
+
 
 def about(second: int = 0) -> About:
     data = {"name": "custom", "source": "here", "digest": "d" * 64, "class_names": ["a", "b"]}
@@ -112,7 +114,7 @@ def test_a_run_from_before_a_field_was_there_has_what_it_was_trained_with(tmp_pa
 def hold(folder: Path, held: "multiprocessing.Queue[bool]", leave: "multiprocessing.Queue[bool]") -> None:
     with Run(folder).lock():
         held.put(True)
-        leave.get(timeout=30)
+        leave.get(timeout=PATIENCE)
 
 
 def test_a_second_process_is_told_who_holds_the_run(tmp_path: Path) -> None:
@@ -121,7 +123,7 @@ def test_a_second_process_is_told_who_holds_the_run(tmp_path: Path) -> None:
     held, leave = context.Queue(), context.Queue()
     other = context.Process(target=hold, args=(run.folder, held, leave))
     other.start()
-    held.get(timeout=30)
+    held.get(timeout=PATIENCE)
     with (
         pytest.raises(Failure, match=rf"run {run.id}: is being trained by process {other.pid} on .*; wait for it"),
         run.lock(),

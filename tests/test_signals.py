@@ -40,6 +40,15 @@ def test_within_an_import_it_ends_the_process_though_exceptions_are_dropped(name
     assert run(script) == (code, "fmnist: interrupted\n")
 
 
+def test_one_that_a_finalizer_drops_is_no_traceback_and_heard_later() -> None:
+    script = (
+        "signals.raise_on_signals()\n"
+        "class Some:\n    def __del__(self): signal.raise_signal(signal.SIGINT)\n"
+        "Some()\ntry: signals.check_signals()\nexcept KeyboardInterrupt: sys.exit(7)"
+    )
+    assert run(script) == (7, "")
+
+
 def test_after_an_import_it_raises_again() -> None:
     script = (
         "signals.raise_on_signals()\nwith signals.importing(): pass\n"

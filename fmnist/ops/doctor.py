@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import NamedTuple, TypeVar
@@ -13,6 +14,7 @@ from fmnist.ops import containers, holdings, machine, secrecy, servers, stores
 from fmnist.ops.containers import Container
 from fmnist.ops.finding import Finding, complaint
 from fmnist.ports import Port
+from fmnist.registry import database_file
 from fmnist.tracking.wiring import Destinations
 
 PATIENCE = 8
@@ -61,7 +63,20 @@ def examine(patient: Patient, spent: float = START) -> list[Finding]:
     places = _started(lambda: _places(patient, engine.result))
     looks = _looks(patient, engine.result, places.result)
     pending = {name: _started(look) for name, look in looks.items()}
-    return [finding for name, future in pending.items() for finding in _found(name, future, until, patience)]
+    return [
+        finding
+        for name, future in pending.items()
+        for finding in _found(name, future, until, patience, partial(_excuse, name, places))
+    ]
+
+
+def _excuse(name: str, places: "Future[Places]") -> str | None:
+    """What to do where a look takes long, if that is no fault."""
+    if name == "data":  # a large table takes longer
+        return "fmnist data takes its time, and keeps what it has read"
+    if name == "database" and places.done() and not places.exception() and database_file(places.result().mlflow):
+        return "look again: MLflow takes long to load here"
+    return None
 
 
 def _looks(patient: Patient, engine: Look, places: Callable[[], Places]) -> dict[str, Look]:
@@ -138,10 +153,11 @@ def _started(work: Callable[[], T]) -> "Future[T]":
     return future
 
 
-def _found(name: str, look: "Future[list[Finding]]", until: float, patience: float) -> list[Finding]:
+def _found(
+    name: str, look: "Future[list[Finding]]", until: float, patience: float, excuse: Callable[[], str | None]
+) -> list[Finding]:
     wait([look], max(0.0, until - time.monotonic()))
-    if not look.done() and name == "data":  # a large table may take longer: that is no fault
-        remedy = "fmnist data takes its time, and keeps what it has read"
+    if not look.done() and (remedy := excuse()):
         return [Finding(name, "warning", f"not all read within {patience:.2g} s", remedy)]
     if not look.done():
         remedy = "look again; if it stays so, mend or restart it"

@@ -79,8 +79,11 @@ class JournalTracker:
         code = self._shipper.poll()
         if code != 0:
             self._shipper.terminate()
-            with suppress(subprocess.TimeoutExpired):
+            try:
                 self._shipper.wait(5)
+            except subprocess.TimeoutExpired:  # else it would keep out who is told below to send the rest
+                self._shipper.kill()
+                self._shipper.wait()
             other = "it takes longer" if code is None else f"the shipper ended with {code}; see its shipping.log"
             reasons = "; ".join(f"{lane}: {error}" for lane, error in self._errors().items()) or other
             self._notice(f"{self._run.title}: not all of it has been sent ({reasons}); send the rest with: fmnist sync")

@@ -11,6 +11,8 @@ from fmnist import data
 from fmnist.data import cache
 from fmnist.data.dataset import Dataset
 
+from ..helpers import PATIENCE
+
 HERE = Path(__file__).parent
 
 
@@ -63,7 +65,7 @@ def test_an_entry_that_is_whole_is_left_alone(tmp_path: Path) -> None:
 
 
 def start_together(root: Path, ready: Any, answers: Any) -> None:
-    ready.wait(30)
+    ready.wait(PATIENCE)
     try:
         answers.put(find(root, []).digest)
     except Exception as error:  # noqa: BLE001
@@ -80,9 +82,9 @@ def test_many_that_start_at_once_all_get_the_data(tmp_path: Path, dataset: Datas
     together = [context.Process(target=start_together, args=(tmp_path, ready, answers)) for _ in range(4)]
     for process in together:
         process.start()
-    assert {answers.get(timeout=60) for _ in together} == {dataset.digest}
+    assert {answers.get(timeout=PATIENCE) for _ in together} == {dataset.digest}
     for process in together:
-        process.join(30)
+        process.join(PATIENCE)
     (folder,) = tmp_path.iterdir()  # and nothing is left behind
     assert cache.load(folder).digest == dataset.digest
 

@@ -26,7 +26,7 @@ from fmnist.files import is_locked
 from fmnist.registry import make_database
 from fmnist.run import Run
 
-from ..helpers import DATA
+from ..helpers import DATA, PATIENCE
 
 # The trainings here are so small that threads cost more than they give.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -85,7 +85,8 @@ class Place:
 
     def __init__(self, home: Path, warm: Warm, **settings: str) -> None:
         self.home, self._warm, self._commands = home, warm, 0
-        self.settings = {"FMNIST_HOME": str(home), "FMNIST_DATA": str(DATA), "FMNIST_DOWNLOAD": "no"} | settings
+        own = {"FMNIST_HOME": str(home), "FMNIST_DATA": str(DATA), "FMNIST_DOWNLOAD": "no"}
+        self.settings = own | {"FMNIST_SYNC_WAIT": str(PATIENCE)} | settings
 
     def start(self, *arguments: str, fault: Fault | None = None) -> Command:
         """`fault`: what befalls it; see warm.py."""
@@ -110,14 +111,14 @@ class Place:
         return subprocess.Popen(command, env=os.environ | self.settings, text=True, **pipes)
 
     def wait_for(self, pattern: str) -> None:
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while not list(self.home.glob(pattern)):
             assert time.monotonic() < until, f"no {pattern} in {self.home}"
             time.sleep(0.01)
 
     def wait_for_sent(self, lane: str, records: int) -> None:
         """Until the lane has so many records of the run."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while True:
             with contextlib.suppress(OSError, ValueError, KeyError):  # there is no run, or nothing was sent yet
                 if json.loads(self.the_run.shipping.read_text())[lane]["sent"] >= records:

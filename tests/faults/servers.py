@@ -15,7 +15,7 @@ from typing import Literal
 import pytest
 import requests
 
-from ..helpers import free_port
+from ..helpers import PATIENCE, free_port
 
 Badness = Literal["away", "broken", "hanging", "resetting", "mute"]
 """`mute`: what is asked is carried out, and the answer is lost."""
@@ -40,7 +40,7 @@ class Server:
         quiet = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, env=quiet, stdout=log, stderr=log, start_new_session=True)
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             with contextlib.suppress(requests.RequestException):
                 if requests.get(f"{self.address}/health", timeout=5).status_code == 200:

@@ -2,9 +2,11 @@
 
 import random
 import time
+from pathlib import Path
 
 import pytest
 
+from ..helpers import until
 from .conftest import RESUME, TRAIN, Place
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and what it uses warn of their own future
@@ -15,9 +17,12 @@ def test_one_goes_on_and_one_is_told(place: Place, undisturbed: str, seed: int) 
     chance = random.Random(seed)
     code, _, err = place.run(*TRAIN, fault={"call": "fmnist.progress:Live.epoch", "number": chance.randint(1, 3)})
     assert code == -9, err
-    both = [place.start(*RESUME)]
+    over = {"hold": "fmnist.training:export_model", "until": str(place.home / "over")}  # until the other has been told
+    both = [place.start(*RESUME, fault=over)]
     time.sleep(chance.choice([0, chance.uniform(0, 0.05), chance.uniform(0, 0.5)]))
-    both.append(place.start(*RESUME))
+    both.append(place.start(*RESUME, fault=over))
+    until(lambda: not all(Path(f"/proc/{command.pid}").exists() for command in both))
+    (place.home / "over").touch()
     ends = {command.pid: command.communicate() for command in both}
     assert sorted(code for code, _, _ in ends.values()) == [0, 1], ends
     (winner,) = [pid for pid, (code, _, _) in ends.items() if code == 0]

@@ -45,7 +45,8 @@ def share(place: Place) -> dict[str, Any]:
 
 def check_share(place: Place) -> None:
     tracking, whole = json.loads((place.home / "share").read_text())
-    assert tracking <= MOST * whole, f"{tracking:.3f} of {whole:.3f} s in tracking"
+    # A second is the disk's, or of whoever else has the processor; to wait for a server costs five and more.
+    assert tracking <= max(MOST * whole, 1), f"{tracking:.3f} of {whole:.3f} s in tracking"
 
 
 @pytest.mark.fault("MLflow killed (-9) while logging, started again, synced", 1, 20)

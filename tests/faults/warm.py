@@ -46,16 +46,19 @@ class Shipper:
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float = 60) -> int:
         for _ in range(int(timeout / 0.02) + 1):
             if (code := self.poll()) is not None:
                 return code
             time.sleep(0.02)
         raise subprocess.TimeoutExpired("shipper", timeout)
 
-    def terminate(self) -> None:
+    def terminate(self, number: int = signal.SIGTERM) -> None:
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.terminate(signal.SIGKILL)
 
 
 def _run(command: Callable[[], object], out: Path, err: Path) -> NoReturn:
@@ -138,6 +141,17 @@ def time_tracking(file: str) -> None:
     wrap("fmnist.training:run_training", whole)
 
 
+def hold(place: str, file: str) -> None:
+    """Have this call wait until the file is there."""
+
+    def around(real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        while not Path(file).exists():
+            time.sleep(0.02)
+        return real(*args, **kwargs)
+
+    wrap(place, around)
+
+
 class Lines:
     """Counts the lines run in some functions, and kills at one of them."""
 
@@ -175,6 +189,8 @@ def _command(request: dict[str, Any]) -> None:
     fault = request["fault"] or {}
     if "call" in fault:
         kill_at_call(fault["call"], fault["number"])
+    elif "hold" in fault:
+        hold(fault["hold"], fault["until"])
     elif "share" in fault:
         time_tracking(fault["share"])
     for kind in fault.get("lines", []):
@@ -230,8 +246,9 @@ def serve(address: str) -> None:
     warm_up()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # keepers are not waited for
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(address)
+        server.bind(f"{address}.new")
         server.listen()
+        Path(f"{address}.new").rename(address)  # who sees it may connect
         server.settimeout(1)
         parent = os.getppid()
         while os.getppid() == parent:

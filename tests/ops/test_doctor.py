@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fmnist.ops import containers, doctor, holdings, machine, servers
+from fmnist.ops import containers, doctor, holdings, machine, servers, stores
 from fmnist.ops.doctor import Patient, examine
 from fmnist.ops.finding import Finding, is_well
 from fmnist.ports import Port
@@ -102,9 +102,9 @@ def test_every_line_has_its_place_and_what_is_wrong_a_remedy(tmp_path: Path) -> 
 def test_what_gives_no_answer_is_bad_and_holds_up_nothing(
     tmp_path: Path, no_docker: Path, monkeypatch: pytest.MonkeyPatch, spent: float, seconds: float
 ) -> None:
-    fake_docker(no_docker, "exec /bin/sleep 3")
+    fake_docker(no_docker, "exec /bin/sleep 10")
     monkeypatch.setattr(doctor, "PATIENCE", 0.4)
-    monkeypatch.setattr(containers, "PATIENCE", 0.7)  # as long as the thread goes on
+    monkeypatch.setattr(containers, "PATIENCE", 5)  # as long as the thread goes on
     finding = found(examine(make_patient(tmp_path), spent), "docker")
     assert finding.state == "bad" and finding.found == f"no answer within {seconds} s" and finding.remedy
 
@@ -118,11 +118,23 @@ def test_data_that_take_long_to_read_are_no_fault(tmp_path: Path, monkeypatch: p
     assert finding.state == "warning" and "fmnist data" in finding.remedy
 
 
+@pytest.mark.parametrize(("uri", "state"), [("", "warning"), ("http://127.0.0.1:9", "bad")])
+def test_mlflow_that_takes_long_to_load_is_no_fault_of_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, state: str
+) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(stores, "database", lambda uri, name: over.wait(60) and None)
+    monkeypatch.setattr(doctor, "PATIENCE", 2)
+    finding = found(examine(make_patient(tmp_path, *filter(None, [uri]))), "database")
+    over.set()
+    assert finding.state == state and "look again" in finding.remedy
+
+
 def test_an_engine_that_hangs_is_told_and_the_rest_is_looked_at(
     tmp_path: Path, no_docker: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".env").touch()
-    fake_docker(no_docker, "exec /bin/sleep 3")
+    fake_docker(no_docker, "exec /bin/sleep 60")
     monkeypatch.setattr(containers, "PATIENCE", 0.1)
     findings = examine(make_patient(tmp_path, checkout=tmp_path))
     assert "does not answer within 0.1 s" in found(findings, "docker").found

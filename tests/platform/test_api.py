@@ -3,6 +3,7 @@
 import json
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,9 +31,11 @@ class Another:
         file = platform.folder / "secrets" / "api_key"
         file.write_text(self.key)  # the first container has read it, and does not look again
         options = ["--detach", "--no-deps", "--env", "FMNIST_MODEL_NAME=nobodys", "--name", self.name]
-        platform.compose("run", *options, "api")
-        platform.wait(lambda: self.inspect()["State"]["Health"]["Status"] == "healthy", "it to be healthy")
-        file.write_text("")
+        try:
+            platform.compose("run", *options, "api")
+            platform.wait(lambda: self.inspect()["State"]["Health"]["Status"] == "healthy", "it to be healthy")
+        finally:
+            file.write_text("")  # or the first one asks for it when it starts again
 
     def inspect(self) -> dict[str, Any]:
         return dict(json.loads(self.platform.run("docker", "inspect", self.name).stdout)[0])
@@ -52,7 +55,9 @@ class Another:
 def test_without_a_champion_it_is_healthy_and_says_what_to_do_to_those_with_the_key(platform: Any) -> None:
     another = Another(platform)
     try:
-        code, body = another.ask("POST", "/predict", another.key)
+        asked = partial(another.ask, "POST", "/predict", another.key)
+        platform.wait(lambda: "nobodys has no champion yet" in asked()[1], "its first look")
+        code, body = asked()
         assert code == "503"
         assert json.loads(body)["detail"] == "nobodys has no champion yet; train one: fmnist train"
         assert json.loads(another.ask("GET", "/status", another.key)[1])["model"] is None

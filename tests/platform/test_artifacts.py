@@ -52,6 +52,7 @@ def test_it_is_trained_on_from_the_host_and_by_make(platform: Any, tmp_path: Pat
     by_make = platform.make("platform-train", f"ARGS={' '.join(platform.train_few(EPOCHS)[2:])}")
     platform.tracked(json.loads(by_make.stdout)["run_id"])
     settings = {"FMNIST_HOME": str(platform.folder / "var"), "MLFLOW_TRACKING_URI": platform.mlflow}
+    settings["FMNIST_SYNC_WAIT"] = "180"
     few = ["--data", str(platform.folder / "var" / "data" / "few")]
     command = [sys.executable, "-m", "fmnist", *platform.train_few(EPOCHS)[1:], *few]
     done = subprocess.run(
@@ -61,7 +62,8 @@ def test_it_is_trained_on_from_the_host_and_by_make(platform: Any, tmp_path: Pat
     run = platform.tracked(run_id)
     assert run["info"]["artifact_uri"].startswith("mlflow-artifacts:/")
     in_mlflow, in_tensorboard = platform.wait(
-        lambda: (found := platform.steps(run_id, "val_loss")) and found[1] and found, "TensorBoard to show it"
+        lambda: (found := platform.steps(run_id, "val_loss")) and len(found[1]) == EPOCHS and found,
+        "TensorBoard to show it",
     )
     assert in_mlflow == in_tensorboard == [1, 2]
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from .platforms import PATIENT_DOCTOR
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 MAY_BE_OFF = {"data", "gpu", "backup"}  # as this machine has them, and none need be made
@@ -16,7 +18,7 @@ MAY_BE_OFF = {"data", "gpu", "backup"}  # as this machine has them, and none nee
 def doctor(platform: Any) -> tuple[int, dict[str, dict[str, str]]]:
     """(exit code, findings by what was looked at), as whoever started the platform sees it."""
     home = {"FMNIST_HOME": str(platform.folder / "var")}
-    command = [sys.executable, "-m", "fmnist", "doctor", "--json"]
+    command = [sys.executable, "-c", PATIENT_DOCTOR]
     environment = platform.environment | home | {"PYTHONPATH": str(platform.folder)}
     done = subprocess.run(command, cwd=platform.folder, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout, done.stderr

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from .platforms import PATIENT_DOCTOR
+
 EPOCHS = 2
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -31,7 +33,7 @@ def full(make_platform: Callable[..., Any]) -> Iterator[Any]:
 
 
 def test_a_full_volume_stops_no_training_and_is_named(full: Any) -> None:
-    done = full.inside("env", "FMNIST_SYNC_WAIT=5", *full.train_few(EPOCHS))
+    done = full.inside("env", "FMNIST_SYNC_WAIT=30", *full.train_few(EPOCHS))
     run_id = json.loads(done.stdout)["run_id"]
     notices = [line for line in done.stderr.splitlines() if "http://mlflow:5000" in line]
     assert 1 <= len(notices) <= 2, done.stderr  # once while it trains, if it lasts, and once at the end
@@ -40,7 +42,7 @@ def test_a_full_volume_stops_no_training_and_is_named(full: Any) -> None:
     assert notices[-1].endswith("send the rest with: fmnist sync")
     # what did not fit may have left room for a little
     full.inside("sh", "-c", "cat /dev/zero >/artifacts/rest", service="mlflow", check=False)
-    told = full.inside("fmnist", "doctor", "--json", check=False)
+    told = full.inside("python", "-c", PATIENT_DOCTOR, check=False)
     (finding,) = [one for one in json.loads(told.stdout)["findings"] if one["what"] == "artifact store"]
     assert finding["state"] == "bad" and "make room" in finding["remedy"] and told.returncode == 1
 

@@ -49,7 +49,8 @@ def files(platform: Any, without: tuple[str, ...] = ()) -> dict[str, str]:
     found = dict(reversed(line.split(maxsplit=1)) for line in listed.splitlines())
     for root in ("var/runs", "var/sweeps", "var/tensorboard", "notebooks"):
         for path in (platform.folder / root).rglob("*"):
-            if path.is_file() and path.name not in ("lock", "shipping.lock", "shipping.log"):
+            passing = path.name.startswith(".") or path.name in ("lock", "shipping.lock", "shipping.log")
+            if not passing and path.is_file() and not any(part in str(path) for part in without):
                 found[str(path.relative_to(platform.folder))] = digest(platform, path)
     return {name: value for name, value in found.items() if not any(part in name for part in without)}
 

@@ -57,10 +57,13 @@ def test_no_acknowledged_write_is_lost(platform: Any, service: str) -> None:
 
 def test_the_service_answers_again_with_the_same_model(platform: Any) -> None:
     platform.inside(*platform.train_few(1))
-    platform.wait(lambda: platform.http.get(f"{platform.service}/ping", timeout=60).ok, "a champion")
-    known = platform.http.get(f"{platform.service}/status", timeout=60).json()["model"]
+
+    def model() -> Any:
+        return platform.http.get(f"{platform.service}/status", timeout=60).json()["model"]
+
+    known = platform.wait(model, "a champion")
     before = platform.inspect("api")
     with filled(platform, "api"):
         platform.wait(lambda: killed(platform, "api", before), "the service to be killed")
     platform.wait_until_healthy("api")
-    assert platform.http.get(f"{platform.service}/status", timeout=60).json()["model"] == known
+    platform.wait(lambda: model() == known, "the same model to answer, from the registry")

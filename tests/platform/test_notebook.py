@@ -34,12 +34,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
     monkeypatch.setenv("FMNIST_HOME", str(tmp_path / "var"))
+    monkeypatch.setenv("FMNIST_SYNC_WAIT", "180")  # a busy machine is no fault
     return tmp_path / "var"
 
 
 def client(notebook: Any, folder: Path) -> NotebookClient:
     return NotebookClient(
-        notebook, kernel_name="python3", timeout=PATIENCE, resources={"metadata": {"path": str(folder)}}
+        notebook,
+        kernel_name="python3",
+        timeout=PATIENCE,
+        iopub_timeout=PATIENCE,  # nbclient's own is 4 s, after which it drops what a cell shows
+        startup_timeout=PATIENCE,
+        resources={"metadata": {"path": str(folder)}},
     )
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Process:
                 reply = requests.get(url, timeout=20)
                 if reply.ok:
                     return reply
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 time.sleep(0.1)
 
     def end(self) -> int:
@@ -61,7 +62,7 @@ class Process:
         self.process.terminate()
         code = self.process.wait(60)
         for left in family:
-            if left.is_running():
+            with suppress(psutil.NoSuchProcess):
                 left.kill()
         return code
 

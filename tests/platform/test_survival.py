@@ -55,8 +55,8 @@ def check_whole(platform: Any, run_id: str) -> None:
     epochs = list(range(1, EPOCHS + 1))
     assert platform.tracked(run_id)["info"]["status"] == "FINISHED"
     for score in ("val_loss", "val_f1", "train_loss", "images_per_second"):
-        platform.wait(lambda: len(platform.steps(run_id, score)[1]) == EPOCHS, f"{score} in TensorBoard")  # noqa: B023
-        assert platform.steps(run_id, score) == (epochs, epochs), score
+        # a reload amid what a resumed run wrote anew shows a part of it for a moment
+        platform.wait(lambda: platform.steps(run_id, score) == (epochs, epochs), f"{score}, each epoch once")  # noqa: B023
 
 
 def test_stopped_or_taken_down_it_keeps_everything(platform: Any) -> None:

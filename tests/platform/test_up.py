@@ -30,6 +30,7 @@ class Up:
             self.ports = [taken.getsockname()[1] for taken in sockets]
         names = (f"FMNIST_{name}_PORT" for name in ("MLFLOW", "TENSORBOARD", "NOTEBOOK", "SERVICE"))
         self.environment = environment_of(home) | dict(zip(names, map(str, self.ports), strict=True))
+        self.environment["FMNIST_SYNC_WAIT"] = str(WAIT)
         command = [sys.executable, "-m", "fmnist", "up"]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=self.environment, cwd=home.parent, **pipes)

@@ -39,7 +39,7 @@ def triton(address: str) -> Iterator[Any]:
 
 @pytest.fixture
 def client(address: str) -> Iterator[OpenInferenceClient]:
-    with httpx.Client() as connection:
+    with httpx.Client(timeout=60) as connection:
         yield OpenInferenceClient(base_url=f"http://{address}", httpx_client=connection)
 
 

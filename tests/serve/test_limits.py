@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import logging
 import socket
+import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -104,7 +105,7 @@ def test_the_limits_are_those_of_the_page() -> None:
 
 
 def test_an_answer_that_nobody_reads_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "UNREAD_SECONDS", 2)
+    monkeypatch.setattr(server, "UNREAD_SECONDS", 5)
     monkeypatch.setattr(server, "MOST_UNREAD", 40 << 20)
     answer = bytes(32 << 20)
 
@@ -138,9 +139,11 @@ def test_a_crowd_that_is_refused_is_one_line_in_the_log(
     async def crowd() -> None:
         await asyncio.gather(*(ask(service, "POST", "/predict", picture.tobytes()) for _ in range(50)))
 
+    began = time.monotonic()
     asyncio.run(crowd())
-    (record,) = [record for record in caplog.records if "refused" in record.message]
-    assert (record.message, record.count) == ("requests refused with 503", 1)  # type: ignore[attr-defined]
+    told = [record for record in caplog.records if "refused" in record.message]
+    assert (told[0].message, told[0].count) == ("requests refused with 503", 1)  # type: ignore[attr-defined]
+    assert len(told) <= 1 + (time.monotonic() - began)  # one a second
 
 
 def test_a_client_that_goes_away_in_mid_body_gets_nothing_and_harms_nobody(service: Service, picture: Any) -> None:

@@ -49,7 +49,7 @@ start() {
   if ! running; then
     PATH=$root/usr/bin:$root/usr/sbin:$PATH setsid dockerd --host "$socket" --data-root "$place/data" \
       --exec-root "$place/exec" --pidfile "$pid_file" --init-path "$root/usr/bin/tini-static" >"$place/dockerd.log" 2>&1 </dev/null &
-    for _ in $(seq 150); do
+    for _ in $(seq 600); do
       answers && break
       sleep 0.2
     done
@@ -65,7 +65,7 @@ stop() {
   local pid
   pid=$(cat "$pid_file")
   kill "$pid"
-  for _ in $(seq 300); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.1; done
+  for _ in $(seq 1200); do kill -0 "$pid" 2>/dev/null || return 0; sleep 0.1; done
   die "process $pid does not end"
 }
 
