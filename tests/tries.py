@@ -36,6 +36,7 @@ SHARED = (
     "tests/platform/writers.py",
     "tests/faults/conftest.py",
     "tests/faults/warm.py",
+    "tests/faults/befalling.py",
     "tests/faults/servers.py",
 )
 
