@@ -16,6 +16,8 @@ from fmnist.errors import Failure, UserError
 _DIGEST_LENGTH = 64
 _DAY = 24 * 60 * 60  # seconds
 _SEAL = b"fmnist sealed sha256 "
+LOOKS = 60.0
+"""Seconds for which those who only look at a lock may keep its next owner out: who stopped there would for ever."""
 _LOOK = 0.2
 """Seconds for which a lock may seem held because somebody looks whether it is."""
 
@@ -155,7 +157,8 @@ def _acquired(descriptor: int, patience: float) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            if time.monotonic() > until and not _is_only_looked_at(descriptor):
+            late = time.monotonic() - until
+            if late > LOOKS or (late > 0 and not _is_only_looked_at(descriptor)):
                 return False
             time.sleep(min(patience / 20, 0.5))  # who waits for hours need not look a hundred times a second
 

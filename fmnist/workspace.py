@@ -28,9 +28,9 @@ from fmnist.signals import importing
 from fmnist.sweep import Sweep, list_tracked
 from fmnist.tracked import Tracked
 from fmnist.tracking.elsewhere import check_configuration, check_journal
-from fmnist.tracking.fetching import check_held, fetch_run
+from fmnist.tracking.fetching import check_held, fetch_run, forget_sent
 from fmnist.tracking.journal import Journal
-from fmnist.tracking.shipper import State, is_pending, ship
+from fmnist.tracking.shipper import is_pending, ship
 from fmnist.tracking.tracker import NULL, JournalTracker, Tracker
 from fmnist.tracking.wiring import Destinations, start_catching_up, start_shipper
 
@@ -120,7 +120,7 @@ class Workspace:
             if not RUN_ID.fullmatch(reference) or not self.settings.tracking:
                 raise
             run = fetch_run(reference, self.runs_root, self.destinations, self.notice)
-        if self.settings.tracking:
+        if self.settings.tracking and not run.is_whole:
             check_held(run, self.destinations)
         return run
 
@@ -202,7 +202,7 @@ class Workspace:
             check_journal(run)
         sinks = self.destinations.sinks(run)
         if again:
-            State(run).forget(sinks)
+            forget_sent(run, self.destinations)
         wanted = follow or is_pending(run, sinks)
         return ship(run, sinks, follow=follow, patience=self.settings.sync_wait) if wanted else {}
 

@@ -26,7 +26,12 @@ STARTS = 3
 """So often one's own is tried to be started: on a busy machine Ray's parts don't wait for each other long enough."""
 OBJECT_BYTES = 256_000_000
 """Shared memory of one's own cluster: the images, and the states of some models."""
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else what is asked of a cluster that is lost would start another
+}
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,21 @@ hands requests out among them, and replaces one that ends.
 import logging
 import re
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Callable
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from fmnist.cluster.connection import connected
-from fmnist.errors import Failure, UserError, last_words, one_line
+from fmnist.cluster.telling import NAME, ReplicasLines, looked_after
+from fmnist.errors import Failure, UserError, last_words
 from fmnist.signals import hangup_counts
 
-NAME = "fmnist"
-"""Of the application in Ray Serve."""
 ONGOING = 8
 """Requests at the same time that one replica is enough for."""
 GROW_SECONDS, SHRINK_SECONDS = 5, 60
 """For how long there must be more, or fewer, requests than the replicas are meant for."""
-LOOK_SECONDS = 10
-"""Between two looks at how the replicas are."""
 FIRST_LOOK_SECONDS = 300
 """For which a replica without a model takes no requests: a look may fetch one from afar. Then it begins again."""
 
@@ -116,28 +112,6 @@ class Replica:
             self._service.close()
 
 
-class ReplicasLines:
-    """A stderr that replicas' log lines reach as they wrote them; what Ray itself says there is left out."""
-
-    _PREFIX = re.compile(r"(?:\x1b\[\d+m)*\((\w+)[^)]*\)(?:\x1b\[\d+m)* ")
-    """As Ray puts it before each line: (ServeReplica:… pid=…)."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._dropping = stream, False
-
-    def write(self, text: str) -> int:
-        if found := self._PREFIX.match(text):
-            self._dropping = found[1] != "ServeReplica"
-        if not self._dropping:
-            self._stream.write(text[found.end() :] if found else text)
-        if text.endswith("\n"):
-            self._dropping = False
-        return len(text)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
 @dataclass(frozen=True)
 class Front:
     """Where requests come in, on each machine."""
@@ -165,50 +139,35 @@ def serve_replicas(
     least = replicas.least if address else replicas.most
     joined = connected(address, least, "--replicas", notice, logs=True)
     with redirect_stderr(lines), joined as cluster, hangup_counts():
-        from ray import serve
+        import ray.serve  # noqa: F401 - its import sets how much it logs
 
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         if cluster.address:
             _check_free(cluster.address)
         try:
-            with _trouble_told(notice):
+            with looked_after(notice) as gone:
                 _run(make, replicas, front)
                 ready()
                 with suppress(KeyboardInterrupt):
-                    threading.Event().wait()
+                    gone.wait()
+            if gone.is_set():
+                raise Failure(f"Ray at {cluster.address}", "is gone; see that it runs, and start the service again")
         finally:
-            alone = not cluster.address
-            with suppress(Exception, KeyboardInterrupt):  # it never came so far, or Ray is gone; whoever asks twice
-                serve.delete(NAME)  # who waits for an answer gets it
-            with suppress(Exception):
-                alone = alone or not set(serve.status().applications) - {NAME}
-            if alone:  # else others' would end with it
-                serve.shutdown()
+            _end(alone=not cluster.address)
 
 
-@contextmanager
-def _trouble_told(notice: Callable[[str], None]) -> Iterator[None]:
-    """What Ray Serve says of replicas that do not come up; once one answers, it waits for the others for ever."""
+def _end(*, alone: bool) -> None:
+    import ray
     from ray import serve
 
-    over = threading.Event()
-
-    def look() -> None:
-        told = ""
-        while not over.wait(LOOK_SECONDS):
-            with suppress(Exception):  # it isn't there yet, or away
-                for found in serve.status().applications[NAME].deployments.values():
-                    if found.message and found.message != told:
-                        told = found.message
-                        notice(f"replicas: {one_line(told)[-300:]}")
-
-    looking = threading.Thread(target=look, name="replicas", daemon=True)
-    looking.start()
-    try:
-        yield
-    finally:
-        over.set()
-        looking.join(LOOK_SECONDS)
+    if not ray.is_initialized():  # Ray Serve, asked now, would start another
+        return
+    with suppress(Exception, KeyboardInterrupt):  # it never came so far, or Ray is gone; whoever asks twice
+        serve.delete(NAME)  # who waits for an answer gets it
+    with suppress(Exception):
+        alone = alone or not set(serve.status().applications) - {NAME}
+    if alone:  # else others' would end with it
+        serve.shutdown()
 
 
 def _run(make: Make, replicas: Replicas, front: Front) -> None:

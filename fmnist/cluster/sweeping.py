@@ -23,7 +23,6 @@ Commit = Callable[[Sequence[Record]], None]
 POLL = 0.25
 TUNE = {
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # else Tune, interrupted, would start a cluster anew
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "60",
@@ -49,6 +48,7 @@ def joined(address: str | None, concurrent: int | None, notice: Callable[[str], 
     with connected(address, least, "--concurrent", notice) as cluster:
         if concurrent and concurrent > cluster.cpus:
             notice(f"{cluster.cpus} processors are there, {concurrent} are asked for: others are used when they come")
+            os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1")  # drawn when there is place, by what is known then
         yield replace(cluster, cpus=concurrent or cluster.cpus)
 
 

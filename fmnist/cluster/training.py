@@ -88,7 +88,7 @@ class ClusterEngine(Engine):
             self.waited = time.perf_counter() - started
             yield
         finally:
-            with suppress(ConnectionError):  # to a cluster far away: it may be what failed
+            with suppress(Exception):  # the cluster may be what failed
                 ray.kill(self._coordinator)  # and with it all that it has begun
 
     def _wait(self, started: float) -> None:
@@ -119,7 +119,8 @@ class ClusterEngine(Engine):
     def _news(self) -> News:
         news: News = self._ask("news")
         if news.failure:
-            raise Failure(f"the {self.team.size} workers", f"{news.failure}; see that the cluster is well")
+            remedy = "" if "; " in news.failure else "; see that the cluster is well"
+            raise Failure(f"the {self.team.size} workers", f"{news.failure}{remedy}")
         if news.begun > self._begun > 0:
             self.team.notice(f"a worker was lost ({news.lost}) and is replaced; its epoch begins again")
         self._begun = news.begun

@@ -106,7 +106,8 @@ def work(given: dict[str, Any]) -> None:
 def check_precision(plan: Plan) -> None:
     """Raise Failure where this machine would only emulate what the driver's machine has chosen."""
     if plan.config.precision == "bf16" and not plan.asked and not has_bf16(torch.device(plan.device)):
-        told = "has no bfloat16, the driver's machine has; use others, or begin with --precision fp32"
+        told = "has no bfloat16, which the driver's machine has; use others, go on without --workers, "
+        told += "or begin with --precision fp32"
         raise Failure(f"node {socket.gethostname()}", told)
 
 

@@ -1,5 +1,6 @@
 """What is wrong, and what to do about it: everything that a workspace or the platform depends on, looked at once."""
 
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -74,9 +75,15 @@ def _excuse(name: str, places: "Future[Places]") -> str | None:
     """What to do where a look takes long, if that is no fault."""
     if name == "data":  # a large table takes longer
         return "fmnist data takes its time, and keeps what it has read"
-    if name == "database" and places.done() and not places.exception() and database_file(places.result().mlflow):
+    local = places.done() and not places.exception() and database_file(places.result().mlflow)
+    if name == "database" and local and _is_loading():
         return "look again: MLflow takes long to load here"
     return None
+
+
+def _is_loading() -> bool:
+    """Whether MLflow's import, which takes seconds, has begun and is not over."""
+    return "mlflow" in sys.modules and not hasattr(sys.modules["mlflow"], "MlflowClient")
 
 
 def _looks(patient: Patient, engine: Look, places: Callable[[], Places]) -> dict[str, Look]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from fmnist.cluster import serving
-from fmnist.cluster.serving import Replica, Replicas, ReplicasLines
+from fmnist.cluster import serving, telling
+from fmnist.cluster.serving import Replica, Replicas
+from fmnist.cluster.telling import ReplicasLines
 from fmnist.errors import UserError
 from fmnist.run import Run
 from fmnist.serve.keeper import Keeper
@@ -130,6 +131,7 @@ def test_a_replica_whose_first_look_takes_long_takes_no_requests_either(monkeypa
 
 def test_whoever_is_in_a_hurry_leaves_nothing_of_ray_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     serve, done = pytest.importorskip("ray.serve"), []
+    monkeypatch.setattr(pytest.importorskip("ray"), "is_initialized", lambda: True)
 
     def delete(name: str) -> None:
         done.append("delete")
@@ -151,25 +153,34 @@ def test_whoever_is_in_a_hurry_leaves_nothing_of_ray_serve(monkeypatch: pytest.M
     assert done == ["delete", "shutdown"]
 
 
-def test_what_keeps_replicas_from_coming_up_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    serve, told = pytest.importorskip("ray.serve"), list[str]()
-    found = [SimpleNamespace(message=""), SimpleNamespace(message="They can't start:\nno such module")]
-    statuses = [SimpleNamespace(applications={"fmnist": SimpleNamespace(deployments={"fmnist": one})}) for one in found]
-    asked, seen = iter([RuntimeError("not there yet"), *statuses]), threading.Event()
+def test_what_keeps_replicas_from_coming_up_is_told_when_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray, serve = pytest.importorskip("ray"), pytest.importorskip("ray.serve")
+    trouble, away = "They can't start:\nno such module", RuntimeError("away")
+    said = [away, "", "Upscaling from 1 to 2 replicas.", trouble, away, trouble, "", trouble]
+    there, told = iter([True] * len(said)), list[str]()
 
     def status() -> Any:
-        one = next(asked, None)
-        if one is None:
-            seen.set()
-        if isinstance(one, Exception):
+        if isinstance(one := said.pop(0), Exception):
             raise one
-        return one or statuses[1]
+        deployments = {"fmnist": SimpleNamespace(message=one)}
+        return SimpleNamespace(applications={"fmnist": SimpleNamespace(deployments=deployments)})
 
+    monkeypatch.setattr(ray, "is_initialized", lambda: next(there, False))
     monkeypatch.setattr(serve, "status", status)
-    monkeypatch.setattr(serving, "LOOK_SECONDS", 0.01)
-    with serving._trouble_told(told.append):
-        assert seen.wait(60)
-    assert told == ["replicas: They can't start: no such module"]
+    monkeypatch.setattr(telling, "LOOK_SECONDS", 0.01)
+    with telling.looked_after(told.append) as gone:
+        assert gone.wait(60)
+    assert told == ["replicas: They can't start: no such module"] * 2
+
+
+def test_where_ray_is_gone_no_other_is_started_to_end_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray, serve = pytest.importorskip("ray"), pytest.importorskip("ray.serve")
+    asked: list[str] = []
+    for name in ("delete", "status", "shutdown"):
+        monkeypatch.setattr(serve, name, lambda *_, name=name: asked.append(name))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    serving._end(alone=True)
+    assert asked == []
 
 
 def test_the_key_goes_along_and_is_asked_for(tmp_path: Path) -> None:

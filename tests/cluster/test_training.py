@@ -115,7 +115,7 @@ def test_a_node_without_bfloat16_is_told_of_before_it_emulates_it(monkeypatch: p
     monkeypatch.setattr(workers, "has_bf16", lambda device: False)
     config = CONFIG.model_copy(update={"precision": "bf16"})
     plan = workers.Plan(config, 10, "cpu", 2, None, None)
-    with pytest.raises(Failure, match=r"node .*: has no bfloat16, the driver's machine has; use others, or begin with"):
+    with pytest.raises(Failure, match=r"node .*: has no bfloat16, which the driver's machine has; use others, go on"):
         workers.check_precision(plan)
     workers.check_precision(dataclasses.replace(plan, asked=True))
 

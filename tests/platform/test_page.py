@@ -159,6 +159,10 @@ def test_a_question_that_had_no_answer_is_asked_again(page: Any, fails: str) -> 
     page.locator("#samples button").first.click()  # it is asked once; a drawing, with each of its points
     see(page, "#truth", "it is labelled")
     expect(page.locator("#complaint")).to_be_empty(timeout=PATIENCE)
+    page.route("**/predict?*", fail)
+    page.evaluate("setTimeout = ((real) => (work, time) => real(work, time && 100))(setTimeout)")  # in a hurry
+    page.locator("#samples button").nth(1).click()
+    see(page, "#complaint", "there was no answer to this picture" if fails == "lost" else "try again in a second")
 
 
 def test_a_new_champion_is_told_of_and_answers(page: Any, service: Service) -> None:

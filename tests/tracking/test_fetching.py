@@ -1,5 +1,5 @@
-import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from fmnist.errors import Failure, UserError
 from fmnist.progress import Silent
 from fmnist.run import Run
 from fmnist.settings import Settings
+from fmnist.tracking.fetching import HOLDER_TAG
 from fmnist.tracking.journal import Journal
 from fmnist.tracking.mlflow_sink import MlflowSink
 from fmnist.workspace import Workspace
@@ -66,22 +67,42 @@ def test_the_folder_that_a_run_had_before_spoils_nothing(
     home = tracked.settings.home
     run = sent(journalled, home, workers=2)
     fetched = tracked.run_to_resume(run.id)
-    assert tracked.run_to_resume(run.id) == fetched
     record = Journal(journalled.journal).read()[0]
     places = f"sqlite:///{home / 'mlflow.db'}", "fashion-mnist", "fashion-mnist", home / "artifacts"
     other = MlflowSink(fetched.folder, *places)
     other.send(record)
     other._client.set_terminated(other.there, "FINISHED")
-    first, told = MlflowSink(run.folder, *places), rf"run {run.id}: was gone on with on another machine, .*; remove "
+    first, told = (
+        MlflowSink(run.folder, *places),
+        rf"run {run.id}: was fetched by another machine, .*, remove {run.folder}; from",
+    )
     with pytest.raises(Failure, match=told):
         first.send(record)
     first.close(abandoned=True)
     assert other._client.get_run(other.there).info.status == "FINISHED"
-    shutil.copytree(run.folder, fetched.folder, dirs_exist_ok=True)
-    (fetched.folder / "holder").unlink()
-    about = json.loads((run.folder / "config.json").read_text())
-    (fetched.folder / "config.json").write_text(json.dumps(about | {"workers": 2}))
-    with pytest.raises(Failure, match=told):
+    # gone on with there, both with two workers, as only the journal tells
+    records = [dict(each, workers=2) for each in Journal(journalled.journal).read()[:3]]
+    for folder in (run.folder, fetched.folder):
+        Journal(folder / "journal.jsonl").add_missing(records)
+    assert tracked.run_to_resume(run.id) == fetched
+    other._client.delete_tag(other.there, HOLDER_TAG)  # as if the fetch had been cut off before it
+    assert tracked.run_to_resume(run.id) == fetched
+    run.folder.parent.rename(home / "old")
+    old = replace(tracked, settings=tracked.settings.model_copy(update={"tracking_uri": places[0]}))
+    monkeypatch.setattr(Workspace, "runs_root", home / "old")
+    with pytest.raises(Failure, match="was fetched by another machine"):
+        old.run_to_resume(run.id)
+    (place,) = [Run(home / "old" / run.id)]
+    with pytest.raises(Failure, match="was fetched by another machine"):
+        old.sync(place, again=True)
+    away = replace(old, settings=old.settings.model_copy(update={"tracking_uri": "http://127.0.0.1:9"}))
+    assert away.run_to_resume(run.id) == place  # MLflow is away
+
+
+def test_what_lies_in_its_place_is_not_written_over(tracked: Workspace, journalled: Run) -> None:
+    run = sent(journalled, tracked.settings.home, workers=2)
+    (tracked.runs_root / run.id).mkdir(parents=True)
+    with pytest.raises(UserError, match="is there, but no run; move it away"):
         tracked.run_to_resume(run.id)
 
 

@@ -9,6 +9,7 @@ import { Locked, Lost, Refusal, hasKey, predict, useKey } from "./server.js";
 import { Watch } from "./status.js";
 
 const AGAIN = 2000; // milliseconds until a question that had no answer is asked again
+const TRIES = 5;
 const find = (id) => document.getElementById(id);
 let current = null; // the picture that was asked about last
 let waiting = null; // [picture, since]: asked about as soon as the question before is answered
@@ -44,16 +45,24 @@ async function answer(picture, since) {
   if (watch.trouble || watch.status?.model === null) return; // asked once that is over
   try {
     const given = await predict(await picture.body(), picture.type);
+    picture.tries = 0;
     if (!current) return; // cleared meanwhile
     showAnswer(given, picture.truth, since);
     complain("");
   } catch (error) {
-    if (error instanceof Lost || error.status === 503) setTimeout(() => picture === current && ask(picture), AGAIN);
+    if (error instanceof Lost || error.status === 503) askAgain(picture);
     if (!(error instanceof Refusal)) throw error;
     if (error.status < 500 && picture.source !== null) showNothing();
     complain(picture.name ? error.message.replace(/^the picture:/, `${picture.name}:`) : error.message);
     if (error.status === 503) watch.look();
   }
+}
+
+/** In a while, unless it is in vain: a service that is well has said nothing to it so often. */
+function askAgain(picture) {
+  picture.tries = (picture.tries ?? 0) + 1;
+  if (picture.tries < TRIES) setTimeout(() => picture === current && ask(picture), AGAIN);
+  else if (picture === current) complain("there was no answer to this picture; try again, or give a smaller one");
 }
 
 /** What the page's bar tells. */
