@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import requests
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Error, expect, sync_playwright
 
 PICTURES = Path(__file__).parents[2] / "var" / "screenshots"
 PATIENCE = 60_000  # milliseconds; a busy machine is no fault
@@ -84,13 +84,26 @@ def opened(browser: Any, service: Service, **options: Any) -> Iterator[Any]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda message: complaints.append(message.text))
     page.on("request", lambda sent: sent.url.startswith(f"{service.address}/") or complaints.append(sent.url))
-    page.goto(service.address)
+    show(page, service.address, "document.documentElement.dataset.service")
     try:
         yield page
     finally:
         context.close()
     # that a request was refused or not answered, the browser itself says
     assert [text for text in complaints if not text.startswith("Failed to load resource")] == []
+
+
+def show(page: Any, address: str, sign: str) -> None:
+    """Open it. Until its scripts run, `sign` isn't true: where a container starts beside it, Chromium drops what it is
+    just connecting (net::ERR_NETWORK_CHANGED), and fetches no script again."""
+    for left in reversed(range(5)):
+        try:
+            page.goto(address)
+            page.wait_for_function(sign, timeout=PATIENCE / 3)
+            return
+        except Error:
+            if not left:
+                raise
 
 
 def see(page: Any, place: str, text: str) -> None:

@@ -28,7 +28,7 @@ from fmnist.tracking.journal import Journal
 from fmnist.tracking.mlflow_sink import MlflowSink
 
 from ..helpers import train_with_journal
-from .browsing import PATIENCE, Service, chromium, draw, keep, opened, see
+from .browsing import PATIENCE, Service, chromium, draw, keep, opened, see, show
 
 ROOT = Path(__file__).parents[2]
 NAME, KEY = "fashion-mnist", "0123456789abcdef"
@@ -155,12 +155,12 @@ def test_a_question_that_had_no_answer_is_asked_again(page: Any, fails: str) -> 
         route.abort() if fails == "lost" else route.fulfill(**busy)
 
     page.wait_for_function("document.documentElement.dataset.version")
-    page.route("**/predict?*", fail, times=1)
+    page.route("**/predict?*", fail, times=5 if fails == "lost" else 1)
     page.locator("#samples button").first.click()  # it is asked once; a drawing, with each of its points
     see(page, "#truth", "it is labelled")
     expect(page.locator("#complaint")).to_be_empty(timeout=PATIENCE)
     page.route("**/predict?*", fail)
-    page.evaluate("setTimeout = ((real) => (work, time) => real(work, time && 100))(setTimeout)")  # in a hurry
+    page.evaluate("void (setTimeout = ((real) => (work, time) => real(work, time && 100))(setTimeout))")  # in a hurry
     page.locator("#samples button").nth(1).click()
     see(page, "#complaint", "there was no answer to this picture" if fails == "lost" else "try again in a second")
 
@@ -206,6 +206,12 @@ def test_a_phone_shows_it_whole_and_nothing_moves_under_the_finger(browser: Any,
         keep(page, "phone")
 
 
+def test_test_images_that_were_not_answered_are_asked_for_again(page: Any, service: Service) -> None:
+    page.route("**/samples", lambda route: route.abort("internetdisconnected"), times=5)
+    show(page, service.address, "document.documentElement.dataset.service")
+    page.locator("#samples button").first.wait_for()
+
+
 def test_page_and_test_images_weigh_less_than_60_kb_as_they_are_sent(page: Any) -> None:
     page.locator("#samples button").first.wait_for()
     sizes = page.evaluate(
@@ -237,7 +243,7 @@ def test_a_key_is_asked_for_until_it_is_right(browser: Any, home: Path, tmp_path
 
 
 def test_the_page_of_the_api_shows_every_operation(page: Any, service: Service) -> None:
-    page.goto(f"{service.address}/docs")
+    show(page, f"{service.address}/docs", "document.querySelector('section h3')")
     paths = requests.get(f"{service.address}/openapi.json", timeout=20).json()["paths"]
     expect(page.locator("section h3")).to_have_count(len(paths), timeout=PATIENCE)
     see(page, "#op-predict", f"curl -s {service.address}/predict")

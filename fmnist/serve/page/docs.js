@@ -1,5 +1,7 @@
 // The API's page, made from /openapi.json.
 
+import { request } from "./server.js";
+
 const HERE = "http://localhost:8000"; // in the document's shell commands
 const root = new URL(".", location.href).href.replace(/\/$/, "");
 const find = (id) => document.getElementById(id);
@@ -149,7 +151,7 @@ function show(document_) {
 }
 
 try {
-  show(await (await fetch("openapi.json")).json());
+  show(await (await request("openapi.json")).json());
 } catch {
   find("content").append(make("p", {}, "The service does not answer. Load this page again once it does."));
 }

@@ -149,7 +149,14 @@ listenToKeyboard();
 listenToTools();
 files.listen(take, complain);
 watch.look();
-showSamples(find("samples"), (picture) => {
-  board.give(picture);
-  if (find("label").getBoundingClientRect().bottom < 0) find("drop").scrollIntoView(); // a phone's screen is short
-}).catch(() => {}); // without them the page is still of use; the bar tells what is wrong
+
+function loadSamples() {
+  const take = (picture) => {
+    board.give(picture);
+    if (find("label").getBoundingClientRect().bottom < 0) find("drop").scrollIntoView(); // a phone's screen is short
+  };
+  // without them the page is still of use; the bar tells what is wrong
+  showSamples(find("samples"), take).catch((error) => error instanceof Lost && setTimeout(loadSamples, AGAIN));
+}
+
+loadSamples();

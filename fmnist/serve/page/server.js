@@ -26,15 +26,22 @@ export function useKey(given) {
 
 export async function request(path, options = {}) {
   const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
-  let reply;
-  try {
-    reply = await fetch(path, { ...options, headers, cache: "no-store", signal: AbortSignal.timeout(15_000) });
-  } catch {
-    throw new Lost();
-  }
+  const reply = await patiently(path, { ...options, headers, cache: "no-store" });
   if (reply.status === 401) throw new Locked();
   if (!reply.ok) throw new Refusal(reply.status, await detail(reply));
   return reply;
+}
+
+/** Where a network comes or goes, a container's or a VPN's, a browser drops what it is just connecting. */
+async function patiently(path, options) {
+  for (let left = 3; ; left--) {
+    try {
+      return await fetch(path, { ...options, signal: AbortSignal.timeout(15_000) });
+    } catch (error) {
+      if (!left || error.name === "TimeoutError") throw new Lost();
+      await new Promise((go) => setTimeout(go, 300));
+    }
+  }
 }
 
 async function detail(reply) {
