@@ -30,7 +30,6 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # else what is asked of a cluster that is lost would start another
 }
 
 
@@ -70,6 +69,7 @@ def connected(
         ends.enter_context(_environment(QUIET | (JOINING if address else _own_environment())))
         with importing():
             import ray
+        ends.enter_context(_no_other())
         if ray.is_initialized():  # what it has there would go with what is begun here
             raise UserError("Ray", "this process is connected to it already; ray.shutdown() first")
         # It prints what befalls workers on stdout, which is for results: whoever needs them hears of it by itself.
@@ -144,6 +144,18 @@ def _look_at(ray: Any, address: str | None, cpus: int, given: str, notice: Calla
     if address and (free := int(ray.available_resources().get("CPU", 0))) < cpus:
         notice(f"{free} of the {cluster.cpus} processors there are free now, {cpus} are asked for")
     return cluster
+
+
+@contextmanager
+def _no_other() -> Iterator[None]:
+    """What is asked of a cluster that is lost would start another."""
+    from ray._private import auto_init_hook as hook
+
+    before, hook.enable_auto_connect = hook.enable_auto_connect, False
+    try:
+        yield
+    finally:
+        hook.enable_auto_connect = before
 
 
 @contextmanager

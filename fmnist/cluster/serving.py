@@ -151,7 +151,8 @@ def serve_replicas(
                 with suppress(KeyboardInterrupt):
                     gone.wait()
             if gone.is_set():
-                raise Failure(f"Ray at {cluster.address}", "is gone; see that it runs, and start the service again")
+                left = "does not answer any more; if it runs there, so does the service: serve shutdown ends it"
+                raise Failure(f"Ray at {cluster.address}", left)
         finally:
             _end(alone=not cluster.address)
 
@@ -165,8 +166,8 @@ def _end(*, alone: bool) -> None:
     with suppress(Exception, KeyboardInterrupt):  # it never came so far, or Ray is gone; whoever asks twice
         serve.delete(NAME)  # who waits for an answer gets it
     with suppress(Exception):
-        alone = alone or not set(serve.status().applications) - {NAME}
-    if alone:  # else others' would end with it
+        alone = alone or (ray.is_initialized() and not set(serve.status().applications) - {NAME})
+    if alone and ray.is_initialized():  # else others' would end with it
         serve.shutdown()
 
 

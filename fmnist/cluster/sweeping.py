@@ -48,7 +48,6 @@ def joined(address: str | None, concurrent: int | None, notice: Callable[[str], 
     with connected(address, least, "--concurrent", notice) as cluster:
         if concurrent and concurrent > cluster.cpus:
             notice(f"{cluster.cpus} processors are there, {concurrent} are asked for: others are used when they come")
-            os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "1")  # drawn when there is place, by what is known then
         yield replace(cluster, cpus=concurrent or cluster.cpus)
 
 

@@ -56,6 +56,7 @@ def looked_after(notice: Callable[[str], None]) -> Iterator[threading.Event]:
                 gone.set()
                 return
             with suppress(Exception):  # it isn't there yet, or away
+                ray.put(None)  # Ray's client takes itself for connected until it has sent something in vain
                 (found,) = serve.status().applications[NAME].deployments.values()
                 if found.message and found.message != told and not found.message.startswith(SCALES):
                     notice(f"replicas: {one_line(found.message)[-300:]}")

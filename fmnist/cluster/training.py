@@ -73,11 +73,11 @@ class ClusterEngine(Engine):
         self.team.notice(f"starting {self.team.size} workers")
         precision = "bf16" if self.precision is torch.bfloat16 else "fp32"
         config = self.config.model_copy(update={"precision": precision})  # as this machine has it, on all
-        images, labels = ray.put(data.images), ray.put(data.labels)
         asked = self.config.precision == "bf16"
-        plan = Plan(config, self.classes, self.device.type, self.team.size, images, labels, asked)
         here = NodeAffinitySchedulingStrategy(self.team.cluster.node, soft=False)
         try:
+            images, labels = ray.put(data.images), ray.put(data.labels)
+            plan = Plan(config, self.classes, self.device.type, self.team.size, images, labels, asked)
             self._coordinator = ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote()
         except Exception as error:  # of Ray's client: what the cluster's head has raised, as it is
             told = f"cannot make what workers need ({last_words(error)}); see that each node has this version of fmnist"
@@ -131,5 +131,5 @@ class ClusterEngine(Engine):
 
         try:
             return ray.get(getattr(self._coordinator, method).remote(*arguments), timeout=ANSWER)
-        except (ray.exceptions.RayError, ConnectionError) as error:
+        except Exception as error:  # of Ray's client, of any kind
             raise Failure(self._place, f"is gone ({last_words(error)}); see that it runs, and has memory") from error

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import optuna
+import ray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from fmnist.cluster.desk import RemotePost
@@ -50,10 +51,9 @@ def make_tuner(plan: Plan, trials: Mapping[int, Trial], images: Images, desk: An
         tune.with_resources(trainable, {"cpu": 1}),
         param_space={},
         tune_config=tune.TuneConfig(
-            search_alg=search,
+            search_alg=Limiter(search, concurrent),
             scheduler=make_scheduler(plan.base.epochs, trials.values()),
             num_samples=plan.trials - len(over),
-            max_concurrent_trials=concurrent,
             reuse_actors=True,
             trial_name_creator=lambda trial: str(trial.trial_id),
             trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -151,6 +151,14 @@ class NumberedSearch(OptunaSearch):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         reached = result and result.get("last")
         super().on_trial_complete(trial_id, result if reached else None, error)
+
+
+class Limiter(ConcurrencyLimiter):  # type: ignore[misc]
+    """Draws but one trial that has no place yet: the others when they have, by what is known then."""
+
+    def suggest(self, trial_id: str) -> Any:
+        places = int(ray.cluster_resources().get("CPU", 0))
+        return super().suggest(trial_id) if len(self.live_trials) <= places else None
 
 
 def _distribution(domain: Domain) -> BaseDistribution:

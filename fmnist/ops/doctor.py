@@ -82,8 +82,9 @@ def _excuse(name: str, places: "Future[Places]") -> str | None:
 
 
 def _is_loading() -> bool:
-    """Whether MLflow's import, which takes seconds, has begun and is not over."""
-    return "mlflow" in sys.modules and not hasattr(sys.modules["mlflow"], "MlflowClient")
+    """Whether MLflow's import has begun, which takes seconds, and that of its store is not over."""
+    store = sys.modules.get("mlflow.store.tracking.sqlalchemy_store")
+    return "mlflow" in sys.modules and not hasattr(store, "SqlAlchemyStore")
 
 
 def _looks(patient: Patient, engine: Look, places: Callable[[], Places]) -> dict[str, Look]:

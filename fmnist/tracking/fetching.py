@@ -18,6 +18,8 @@ CHECKPOINT = "checkpoint"
 """Where the last checkpoint of a training by several workers is among its artifacts, with its configuration."""
 HOLDER_TAG = "fmnist.holder"
 """Of a run in MLflow that was fetched: what is also in the file `holder` of the folder that goes on with it."""
+FIRST = "first"
+"""What stands for the folder that was not fetched."""
 HELD = "was fetched by another machine"
 
 
@@ -52,11 +54,12 @@ def fetch_run(run_id: str, runs_root: Path, destinations: Destinations, notice: 
 
 def check_holder(folder: Path, tags: Mapping[str, str]) -> None:
     """Raise Failure for a folder of a run that is gone on with in another; `tags`: the run's in MLflow."""
-    if (holder := tags.get(HOLDER_TAG)) and holder != _holder(folder):
+    own = _holder(folder) or FIRST
+    if (holder := tags.get(HOLDER_TAG)) and holder != own:
         raise Failure(
             f"run {folder.name}",
             f"{HELD}, which goes on with it; to go on here from what that has sent, remove {folder}; from what is "
-            f"here, delete the run's tag {HOLDER_TAG} in MLflow",
+            f"here, set the run's tag {HOLDER_TAG} to {own} in MLflow",
         )
 
 

@@ -166,6 +166,7 @@ def test_what_keeps_replicas_from_coming_up_is_told_when_it_begins(monkeypatch: 
         return SimpleNamespace(applications={"fmnist": SimpleNamespace(deployments=deployments)})
 
     monkeypatch.setattr(ray, "is_initialized", lambda: next(there, False))
+    monkeypatch.setattr(ray, "put", lambda value: None)
     monkeypatch.setattr(serve, "status", status)
     monkeypatch.setattr(telling, "LOOK_SECONDS", 0.01)
     with telling.looked_after(told.append) as gone:

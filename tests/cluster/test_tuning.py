@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fmnist.cluster.tuning import first_rung, make_scheduler, make_search
+from fmnist.cluster.tuning import Limiter, first_rung, make_scheduler, make_search
 from fmnist.sweep import Trial, trials_of
 
 from ..sweeps import PLAN, a_sweep
@@ -56,6 +56,17 @@ def test_a_new_sweep_begins_with_the_recipe(tmp_path: Path) -> None:
     assert again.suggest("a") == {"trial": 1, "values": own}
     assert again.suggest("b")["values"] != others[0]["values"]
     assert [first_rung(epochs) for epochs in (1, 2, 4, 8, 100)] == [1, 1, 2, 3, 34]
+
+
+def test_what_has_no_place_yet_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {"CPU": 2.0}
+    monkeypatch.setattr("ray.cluster_resources", lambda: places)
+    limiter = Limiter(make_search(PLAN, {}), 4)
+    drawn = [limiter.suggest(name) for name in "abcd"]
+    assert [one and one["trial"] for one in drawn] == [1, 2, 3, None]  # two have place, one waits
+    places["CPU"] = 8.0
+    assert limiter.suggest("d")["trial"] == 4
+    assert limiter.suggest("e") is None
 
 
 class Named:

@@ -97,6 +97,10 @@ def test_the_folder_that_a_run_had_before_spoils_nothing(
         old.sync(place, again=True)
     away = replace(old, settings=old.settings.model_copy(update={"tracking_uri": "http://127.0.0.1:9"}))
     assert away.run_to_resume(run.id) == place  # MLflow is away
+    other._client.set_tag(other.there, HOLDER_TAG, "first")
+    assert old.run_to_resume(run.id) == place
+    with pytest.raises(Failure, match=r"set the run's tag fmnist.holder to \w{16} in MLflow"):
+        MlflowSink(fetched.folder, *places).send(record)
 
 
 def test_what_lies_in_its_place_is_not_written_over(tracked: Workspace, journalled: Run) -> None:

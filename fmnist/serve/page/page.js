@@ -156,7 +156,7 @@ function loadSamples() {
     if (find("label").getBoundingClientRect().bottom < 0) find("drop").scrollIntoView(); // a phone's screen is short
   };
   // without them the page is still of use; the bar tells what is wrong
-  showSamples(find("samples"), take).catch((error) => error instanceof Lost && setTimeout(loadSamples, AGAIN));
+  showSamples(find("samples"), take).catch((error) => error.status < 500 || setTimeout(loadSamples, AGAIN));
 }
 
 loadSamples();
