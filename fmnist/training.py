@@ -185,13 +185,7 @@ def _finish(
     """Export, score, write the result. Gives the answers on the test images too."""
     watcher.phase("exporting")
     started = time.perf_counter()
-    weights = checkpoint.kept or _model_weights(checkpoint)
-    engine.load_weights(weights)
-    metadata = metadata_of(data.class_names, data.digest, run.config.model_dump_json(), run.id)
-    count = len(data.validation)  # sorted by class: the images that are checked come from all over it
-    checked = np.linspace(0, count - 1, min(CHECKED_IMAGES, count)).astype(int)
-    export_model(engine.model, run.model, metadata, data.validation.images[checked])
-    check_signals()  # PyTorch's exporter may have dropped one
+    _export(run, data, engine, checkpoint)
     exported = time.perf_counter()
     watcher.phase("scoring")
     predictor = Predictor(run.model)
@@ -220,6 +214,16 @@ def _finish(
     )
     run.write_result(result)
     return result, answers
+
+
+def _export(run: Run, data: Dataset, engine: Engine, checkpoint: Checkpoint) -> None:
+    """Write the run's model, with the weights that are kept."""
+    engine.load_weights(checkpoint.kept or _model_weights(checkpoint))
+    metadata = metadata_of(data.class_names, data.digest, run.config.model_dump_json(), run.id)
+    count = len(data.validation)  # sorted by class: the images that are checked come from all over it
+    checked = np.linspace(0, count - 1, min(CHECKED_IMAGES, count)).astype(int)
+    export_model(engine.model, run.model, metadata, data.validation.images[checked])
+    check_signals()  # PyTorch's exporter may have dropped one
 
 
 def _end_record(run: Run, data: Dataset, result: Result, answers: NDArray[np.float32] | None = None) -> Record:

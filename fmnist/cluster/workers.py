@@ -106,9 +106,11 @@ def work(given: dict[str, Any]) -> None:
 def check_precision(plan: Plan) -> None:
     """Raise Failure where this machine would only emulate what the driver's machine has chosen."""
     if plan.config.precision == "bf16" and not plan.asked and not has_bf16(torch.device(plan.device)):
-        told = "has no bfloat16, which the driver's machine has; use others, go on without --workers, "
-        told += "or begin with --precision fp32"
-        raise Failure(f"node {socket.gethostname()}", told)
+        raise Failure(
+            f"node {socket.gethostname()}",
+            "has no bfloat16, which the driver's machine has; use others, go on without --workers, "
+            "or begin with --precision fp32",
+        )
 
 
 def _work(plan: Plan, coordinator: Any, rank: int) -> None:

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from fmnist.errors import Failure, UserError
 from fmnist.files import make_folder, scratch_folder, write_whole
@@ -38,18 +39,24 @@ def fetch_run(run_id: str, runs_root: Path, destinations: Destinations, notice: 
     if registry.is_empty_place:
         raise missing
     with registry.client() as client:
-        experiment = client.get_experiment_by_name(destinations.experiment)
-        ids = [experiment.experiment_id] if experiment else []
-        found = client.search_runs(ids, f"tags.`{RUN_ID_TAG}` = '{run_id}'", max_results=1) if ids else []
-        if not found or not client.list_artifacts(found[0].info.run_id, CHECKPOINT):
+        found = _find(client, destinations.experiment, run_id)
+        if found is None or not client.list_artifacts(found.info.run_id, CHECKPOINT):
             raise missing
         with scratch_folder(make_folder(runs_root)) as scratch:
-            folder = client.download_artifacts(found[0].info.run_id, CHECKPOINT, str(scratch))
+            folder = client.download_artifacts(found.info.run_id, CHECKPOINT, str(scratch))
             write_whole(Path(folder) / "holder", holder := secrets.token_hex(8))
             Path(folder).rename(runs_root / run_id)
-            client.set_tag(found[0].info.run_id, HOLDER_TAG, holder)
+            client.set_tag(found.info.run_id, HOLDER_TAG, holder)
     notice(f"run {run_id} is not here, MLflow has its last checkpoint: see that nobody else trains it still")
     return Run(runs_root / run_id)
+
+
+def _find(client: Any, experiment_name: str, run_id: str) -> Any:
+    """The run as MLflow has it; None where it has none."""
+    if (experiment := client.get_experiment_by_name(experiment_name)) is None:
+        return None
+    wanted = f"tags.`{RUN_ID_TAG}` = '{run_id}'"
+    return next(iter(client.search_runs([experiment.experiment_id], wanted, max_results=1)), None)
 
 
 def check_holder(folder: Path, tags: Mapping[str, str]) -> None:
@@ -75,12 +82,10 @@ def check_held(run: Tracked, destinations: Destinations) -> None:
     if (alone and not _holder(run.folder)) or registry.is_empty_place:
         return
     with suppress(Failure, UserError), registry.client() as client:
-        if experiment := client.get_experiment_by_name(destinations.experiment):
-            wanted = f"tags.`{RUN_ID_TAG}` = '{run.id}'"
-            for found in client.search_runs([experiment.experiment_id], wanted, max_results=1):
-                tags = found.data.tags
-                if HOLDER_TAG not in tags and (own := _holder(run.folder)):  # when it was fetched, that was cut off
-                    client.set_tag(found.info.run_id, HOLDER_TAG, own)
+        if found := _find(client, destinations.experiment, run.id):
+            tags = found.data.tags
+            if HOLDER_TAG not in tags and (own := _holder(run.folder)):  # when it was fetched, that was cut off
+                client.set_tag(found.info.run_id, HOLDER_TAG, own)
     check_holder(run.folder, tags)
 
 

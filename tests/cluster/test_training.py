@@ -1,23 +1,19 @@
 """What can be seen of a training by several workers without starting Ray; the rest is in tests/platform."""
 
-import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from fmnist import TrainConfig, train
-from fmnist.cluster import training, workers
+from fmnist.cluster import training
 from fmnist.cluster.connection import Cluster
 from fmnist.cluster.coordinator import News
 from fmnist.data.dataset import Dataset
-from fmnist.errors import Failure, UserError
+from fmnist.errors import UserError
 from fmnist.progress import Silent
 from fmnist.run import Run
 from fmnist.tracking.records import start_record
@@ -85,39 +81,6 @@ def test_workers_that_do_not_come_are_told_of_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(engine, "_ask", lambda *_: next(news))
     engine._wait(time.perf_counter() - training.LONG)
     assert told == ["no 2 workers yet after 120 s: they need as many free processors, and all TCP ports between them"]
-
-
-@pytest.mark.parametrize(("device", "placed"), [("cpu", "SPREAD"), ("cuda", "PACK")])
-def test_workers_go_to_as_many_machines_as_there_are_but_for_gpus(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, device: str, placed: str
-) -> None:
-    monkeypatch.delitem(sys.modules, "ray")
-    ray, torch_trainer = pytest.importorskip("ray"), pytest.importorskip("ray.train.torch")
-    made: list[dict[str, Any]] = []
-
-    class Trainer:
-        def __init__(self, work: object, **options: Any) -> None:
-            made.append(options)
-
-        def fit(self) -> None: ...
-
-    monkeypatch.setattr(torch_trainer, "TorchTrainer", Trainer)
-    monkeypatch.setattr("fmnist.cluster.connection.session_folder", lambda: str(tmp_path))
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=None))
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    workers.run_workers(workers.Plan(CONFIG, 10, device, 2, None, None))
-    (options,) = made
-    assert options["scaling_config"].placement_strategy == placed
-    assert options["torch_config"].timeout_s < 600  # Ray's own half hour is for nobody who waits
-
-
-def test_a_node_without_bfloat16_is_told_of_before_it_emulates_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "has_bf16", lambda device: False)
-    config = CONFIG.model_copy(update={"precision": "bf16"})
-    plan = workers.Plan(config, 10, "cpu", 2, None, None)
-    with pytest.raises(Failure, match=r"node .*: has no bfloat16, which the driver's machine has; use others, go on"):
-        workers.check_precision(plan)
-    workers.check_precision(dataclasses.replace(plan, asked=True))
 
 
 def test_a_run_from_before_there_were_workers_had_one(finished: Run, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ let current = null; // the picture that was asked about last
 let waiting = null; // [picture, since]: asked about as soon as the question before is answered
 let busy = false;
 let declined = false; // to give a key
-let given = false; // a key, in the dialog that closes
+let keyGiven = false; // in the dialog that closes
 
 const board = new Board(find("board"), (since) => {
   find("undo").disabled = !board.canUndo;
@@ -133,9 +133,9 @@ function listenToTools() {
     unlock();
   });
   find("lock-close").addEventListener("click", () => find("lock").close());
-  find("lock").addEventListener("close", () => ((declined = !given), (given = false)));
+  find("lock").addEventListener("close", () => ((declined = !keyGiven), (keyGiven = false)));
   find("lock").addEventListener("submit", () => {
-    given = true; // if it is wrong, ask anew
+    keyGiven = true; // if it is wrong, ask anew
     useKey(find("key").value);
     find("key").value = "";
     setTimeout(() => {
